@@ -1,0 +1,50 @@
+# `make help` lists the targets. Everything runs in .venv, built from requirements.lock with its hashes checked.
+
+# python3.11 may be there as a launcher without a Python behind it, so it is tried rather than looked up.
+PYTHON ?= $(shell python3.11 -c "" 2>/dev/null && echo python3.11 || echo python3)
+UV_VERSION := 0.13.9
+BIN := .venv/bin
+STAMP := .venv/.built-from-lock
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test lint bench lock clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+venv: $(STAMP)  ## build .venv from requirements.lock, where it is missing or older
+
+$(STAMP): requirements.lock pyproject.toml
+	rm -rf .venv
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip check --disable-pip-version-check
+	touch $@
+
+demo: venv  ## run the example service through an outage of its collector
+	$(BIN)/python -m examples.demo
+
+test: venv  ## run all tests
+	$(BIN)/python -m pytest
+
+lint: venv  ## check style, format, types and layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+bench: venv  ## measure, and print one table
+	$(BIN)/python -m tests.bench
+
+lock:  ## write requirements.lock anew; `make lock UPGRADE=--upgrade` takes newer versions
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	.venv-lock/bin/uv pip compile --quiet $(UPGRADE) --extra dev --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
+		--output-file requirements.lock pyproject.toml
+	rm -rf .venv-lock
+
+clean:  ## remove .venv, caches and what was built
+	rm -rf .venv .venv-lock .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,46 @@
+"""What every test stands on: no telemetry settings from outside, and a home of its own."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+# A busy machine is no failure: the time limit of a test is pytest's.
+settings.register_profile("otel_audit", deadline=None, print_blob=True)
+settings.load_profile("otel_audit")
+
+
+def _clear_telemetry(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("OTEL_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _session_environment() -> Iterator[None]:
+    # Fixtures of a wider scope than a test start their processes before `environment` runs.
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        _clear_telemetry(monkeypatch)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clear every OTEL_* variable, and keep default archives inside the test's own directory."""
+    _clear_telemetry(monkeypatch)
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XDG_STATE_HOME", str(home / ".local" / "state"))
+
+
+@pytest.fixture
+def archive_path(tmp_path: Path) -> Path:
+    """Return the path of an archive that does not exist yet, in a directory of its own."""
+    return tmp_path / "archive" / "audit.db"
