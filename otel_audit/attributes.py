@@ -1,0 +1,65 @@
+"""Every attribute key that a record carries, each once.
+
+The ``audit.*`` keys follow OpenTelemetry's *audit* data-model draft (OTEP 0267), which is not a standard yet: when the
+draft renames one, it is renamed here. No key may be called ``audit.source``: it would collide with the namespace
+``audit.source.*``.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from opentelemetry.semconv._incubating.attributes.log_attributes import LOG_RECORD_UID
+from opentelemetry.semconv._incubating.attributes.session_attributes import SESSION_ID
+from opentelemetry.semconv._incubating.attributes.user_attributes import USER_ID, USER_NAME
+from opentelemetry.semconv.attributes.client_attributes import CLIENT_ADDRESS
+from opentelemetry.semconv.attributes.user_agent_attributes import USER_AGENT_ORIGINAL
+
+__all__ = [
+    "ACTION",
+    "ACTOR_ID",
+    "ACTOR_TYPE",
+    "ALTERED",
+    "CLIENT_ADDRESS",
+    "CUSTOM_PREFIX",
+    "HOST",
+    "LOG_RECORD_UID",
+    "OUTCOME",
+    "RECORD_ID",
+    "SCHEMA_VERSION",
+    "SCHEMA_VERSION_VALUE",
+    "SEQUENCE_NUMBER",
+    "SEQUENCE_STREAM_ID",
+    "SESSION_ID",
+    "SESSION_TYPE",
+    "SOURCE",
+    "SOURCE_ID",
+    "SOURCE_TYPE",
+    "TARGET_ID",
+    "TARGET_TYPE",
+    "USER_AGENT_ORIGINAL",
+    "USER_ID",
+    "USER_NAME",
+]
+
+# The draft's.
+RECORD_ID: Final = "audit.record.id"
+ACTOR_ID: Final = "audit.actor.id"
+ACTOR_TYPE: Final = "audit.actor.type"
+ACTION: Final = "audit.action"
+OUTCOME: Final = "audit.outcome"
+TARGET_ID: Final = "audit.target.id"
+TARGET_TYPE: Final = "audit.target.type"
+SOURCE_ID: Final = "audit.source.id"  # the network origin
+SOURCE_TYPE: Final = "audit.source.type"
+SEQUENCE_NUMBER: Final = "audit.sequence.number"
+SEQUENCE_STREAM_ID: Final = "audit.sequence.stream_id"
+SCHEMA_VERSION: Final = "audit.schema.version"
+SCHEMA_VERSION_VALUE: Final = "0.1.0"
+
+# Ours.
+HOST: Final = "otel_audit.host"
+SOURCE: Final = "otel_audit.source"  # the component that recorded
+SESSION_TYPE: Final = "otel_audit.session.type"
+ALTERED: Final = "otel_audit.altered"
+CUSTOM_PREFIX: Final = "otel_audit.custom."

@@ -1,0 +1,368 @@
+"""An audit record to OTLP bytes and back, and the framing of requests.
+
+The bytes of a ``LogRecord`` are made once, at the call; they are stored, hashed, exported and decoded for display. What
+only the commit knows (sequence, archive id) and what a column holds anyway (the record id) is appended when shipping:
+concatenation is valid protobuf, and `repeated` entries simply follow.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Final, Literal, get_args
+
+from otel_audit import attributes as keys
+from otel_audit.catalog import ActorType, Outcome
+from otel_audit.protobuf import delimited, fields, signed, varint
+from otel_audit.record import Actor, AuditRecord, Session, Target, Value, address_type
+
+__all__ = [
+    "LogFields",
+    "Profile",
+    "decode",
+    "encode",
+    "encode_resource",
+    "encode_scope",
+    "frame",
+    "read_log",
+    "shipped",
+]
+
+Profile = Literal["logs", "signal"]
+"""``logs``: severity, body and scope as today's backends expect them; ``signal``: the strict draft."""
+
+_TIMES = struct.Struct("<BQBQ")  # time_unix_nano (field 1), observed_time_unix_nano (field 11)
+_TRACE = struct.Struct("<BB16sBB8sBI")  # trace_id (9), span_id (10), flags (8)
+_DOUBLE = struct.Struct("<d")
+_MASK = (1 << 64) - 1
+
+
+def encode(record: AuditRecord, profile: Profile = "logs") -> bytes:
+    """Return a record as the bytes of an OTLP ``LogRecord``."""
+    actor, session, target = record.actor, record.session, record.target
+    parts = [
+        _TIMES.pack(0x09, record.time, 0x59, record.observed),
+        _fixed(record.type, record.host, record.source, record.action, record.outcome, actor.type, profile),
+        _text(keys.ACTOR_ID, actor.id),
+    ]
+    if record.message is not None:
+        parts.append(delimited(5, _any(record.message)))
+    if record.user is not None:
+        parts.append(_text(keys.USER_NAME, record.user))
+    if record.user_id is not None:
+        parts.append(_text(keys.USER_ID, record.user_id))
+    if session is not None:
+        _add_session(parts, session)
+    if target is not None:
+        parts.append(_text(keys.TARGET_ID, target.id))
+        if target.type is not None:
+            parts.append(_text(keys.TARGET_TYPE, target.type))
+    for group, values in record.custom.items():
+        prefix = f"{keys.CUSTOM_PREFIX}{group}."
+        parts.extend([_attribute(prefix + name, value) for name, value in values.items()])
+    if record.trace_id and record.span_id:
+        trace_id, span_id = bytes.fromhex(record.trace_id), bytes.fromhex(record.span_id)
+        parts.append(_TRACE.pack(0x4A, 16, trace_id, 0x52, 8, span_id, 0x45, record.trace_flags))
+    if record.altered:
+        parts.append(_attribute(keys.ALTERED, record.altered))
+    return b"".join(parts)
+
+
+@lru_cache(4096)
+def _fixed(
+    type_: str, host: str, source: str, action: str, outcome: str, actor_type: str, profile: Profile
+) -> bytes:
+    """Return the part that an application's records of one kind share."""
+    severity = b""
+    if profile == "logs":
+        number, text = (13, b"WARN") if outcome == "failure" else (9, b"INFO")
+        severity = bytes((0x10, number)) + delimited(3, text)
+    return b"".join((
+        delimited(12, type_.encode()),
+        severity,
+        _text(keys.HOST, host),
+        _text(keys.SOURCE, source),
+        _text(keys.ACTION, action),
+        _text(keys.OUTCOME, outcome),
+        _text(keys.ACTOR_TYPE, actor_type),
+        _text(keys.SCHEMA_VERSION, keys.SCHEMA_VERSION_VALUE),
+    ))  # fmt: skip
+
+
+def _add_session(parts: list[bytes], session: Session) -> None:
+    if session.id is not None:
+        parts.append(_text(keys.SESSION_ID, session.id))
+    if session.type is not None:
+        parts.append(_text(keys.SESSION_TYPE, session.type))
+    if session.ip is not None:
+        address = str(session.ip)
+        parts += (
+            _text(keys.CLIENT_ADDRESS, address),
+            _text(keys.SOURCE_ID, address),
+            _text(keys.SOURCE_TYPE, _address_type(address)),
+        )
+    if session.client is not None:
+        parts.append(_text(keys.USER_AGENT_ORIGINAL, session.client))
+
+
+_address_type = lru_cache(4096)(address_type)
+
+
+@lru_cache(8192)
+def _head(key: str, size: int) -> bytes:
+    """Return what precedes the text of a string attribute: tags, key and lengths."""
+    start = b"\x0a" + varint(size)
+    pair = delimited(1, key.encode()) + b"\x12" + varint(len(start) + size) + start
+    return b"\x32" + varint(len(pair) + size) + pair
+
+
+def _text(key: str, value: str) -> bytes:
+    encoded = value.encode()
+    return _head(key, len(encoded)) + encoded
+
+
+def _attribute(key: str, value: Value) -> bytes:
+    return _text(key, value) if isinstance(value, str) else delimited(6, _pair(key, value))
+
+
+def _pair(key: str, value: Value) -> bytes:
+    return delimited(1, key.encode()) + delimited(2, _any(value))
+
+
+def _any(value: Value) -> bytes:
+    """Return a value as an ``AnyValue``."""
+    match value:
+        case None:
+            return b""
+        case str():
+            return delimited(1, value.encode())
+        case bool():
+            return b"\x10\x01" if value else b"\x10\x00"
+        case int():
+            return b"\x18" + varint(value & _MASK)
+        case float():
+            return b"\x21" + _DOUBLE.pack(value)
+        case bytes():
+            return delimited(7, value)
+        case Mapping():
+            return delimited(6, b"".join(delimited(1, _pair(key, item)) for key, item in value.items()))
+        case _:
+            return delimited(5, b"".join(delimited(1, _any(item)) for item in value))
+
+
+def encode_resource(attributes: Mapping[str, Value]) -> bytes:
+    """Return resource attributes as the bytes of an OTLP ``Resource``."""
+    return b"".join(delimited(1, _pair(key, value)) for key, value in attributes.items())
+
+
+def encode_scope(name: str, version: str) -> bytes:
+    """Return the bytes of an OTLP ``InstrumentationScope``; empty for an empty name."""
+    return delimited(1, name.encode()) + delimited(2, version.encode()) if name else b""
+
+
+def shipped(otlp: bytes, record_id: str, sequence: int, stream: bytes) -> bytes:
+    """Return stored bytes as a field ``log_records``, with the attributes that only the commit knew.
+
+    Args:
+        otlp: The stored ``LogRecord``.
+        record_id: The record's id.
+        sequence: Its position in the archive.
+        stream: The archive's id as an encoded attribute, see `stream_attribute`.
+    """
+    identity = record_id.encode()
+    number = varint(sequence)
+    content = b"".join((
+        otlp, _RECORD_ID, identity, _LOG_RECORD_UID, identity,
+        _SEQUENCE[len(number)], number, stream,
+    ))  # fmt: skip
+    return b"\x12" + varint(len(content)) + content
+
+
+def stream_attribute(stream_id: str) -> bytes:
+    """Return the archive's id as an encoded attribute."""
+    return _text(keys.SEQUENCE_STREAM_ID, stream_id)
+
+
+def _sequence_head(size: int) -> bytes:
+    pair = delimited(1, keys.SEQUENCE_NUMBER.encode()) + b"\x12" + varint(1 + size) + b"\x18"
+    return b"\x32" + varint(len(pair) + size) + pair
+
+
+_RECORD_ID: Final = _head(keys.RECORD_ID, 36)
+_LOG_RECORD_UID: Final = _head(keys.LOG_RECORD_UID, 36)
+_SEQUENCE: Final = tuple(_sequence_head(size) for size in range(11))
+
+
+def frame(groups: Iterable[tuple[bytes, bytes, Sequence[bytes]]]) -> bytes:
+    """Return an ``ExportLogsServiceRequest``.
+
+    Args:
+        groups: (``Resource`` bytes, ``InstrumentationScope`` bytes, fields made by `shipped`).
+    """
+    return b"".join(
+        delimited(1, delimited(1, resource) + delimited(2, delimited(1, scope) + b"".join(records)))
+        for resource, scope, records in groups
+    )
+
+
+@dataclass(slots=True)
+class LogFields:
+    """What a stored ``LogRecord`` holds, with its attributes as they are.
+
+    Args:
+        time: ``time_unix_nano``.
+        observed: ``observed_time_unix_nano``.
+        event_name: The event type.
+        body: The body.
+        severity: Severity number, 0 where there is none.
+        trace_id: 32 hex digits, empty outside of any trace.
+        span_id: 16 hex digits, or empty.
+        flags: W3C trace flags.
+        attributes: The stored attributes by key.
+    """
+
+    time: int = 0
+    observed: int = 0
+    event_name: str = ""
+    body: Value = None
+    severity: int = 0
+    trace_id: str = ""
+    span_id: str = ""
+    flags: int = 0
+    attributes: dict[str, Value] = field(default_factory=dict)
+
+
+def read_log(otlp: bytes) -> LogFields:
+    """Return what the bytes of a ``LogRecord`` hold.
+
+    Raises:
+        ValueError: They are no ``LogRecord``.
+    """
+    log = LogFields()
+    for number, _, value in fields(otlp):
+        match number, value:
+            case 1, bytes():
+                log.time = int.from_bytes(value, "little")
+            case 11, bytes():
+                log.observed = int.from_bytes(value, "little")
+            case 2, int():
+                log.severity = value
+            case 5, bytes():
+                log.body = _read_any(value)
+            case 6, bytes():
+                key, item = _read_pair(value)
+                log.attributes[key] = item
+            case 8, bytes():
+                log.flags = int.from_bytes(value, "little")
+            case 9, bytes():
+                log.trace_id = value.hex()
+            case 10, bytes():
+                log.span_id = value.hex()
+            case 12, bytes():
+                log.event_name = value.decode()
+    return log
+
+
+def _read_pair(message: bytes) -> tuple[str, Value]:
+    key, item = "", None
+    for number, _, value in fields(message):
+        if number == 1 and isinstance(value, bytes):
+            key = value.decode()
+        elif number == 2 and isinstance(value, bytes):
+            item = _read_any(value)
+    return key, item
+
+
+def _read_any(message: bytes) -> Value:
+    result: Value = None
+    for number, _, value in fields(message):
+        match number, value:
+            case 1, bytes():
+                result = value.decode()
+            case 2, int():
+                result = bool(value)
+            case 3, int():
+                result = signed(value)
+            case 4, bytes():
+                result = _DOUBLE.unpack(value)[0]
+            case 5, bytes():
+                result = tuple(_read_any(item) for _, _, item in fields(value) if isinstance(item, bytes))
+            case 6, bytes():
+                result = dict(_read_pair(item) for _, _, item in fields(value) if isinstance(item, bytes))
+            case 7, bytes():
+                result = value
+    return result
+
+
+def decode(
+    otlp: bytes, record_id: str, *, sequence: int | None = None, leaf: bytes | None = None, stream_id: str | None = None
+) -> AuditRecord:
+    """Return the record that stored bytes hold.
+
+    Args:
+        otlp: The bytes of a ``LogRecord``.
+        record_id: The record's id, which the bytes do not hold.
+        sequence: Its position in the archive.
+        leaf: Its leaf hash.
+        stream_id: The archive's id.
+
+    Raises:
+        ValueError: The bytes are no ``LogRecord``.
+    """
+    log = read_log(otlp)
+    get = log.attributes.get
+    actor_type = str(get(keys.ACTOR_TYPE, "system"))
+    outcome = str(get(keys.OUTCOME, "unknown"))
+    altered = get(keys.ALTERED)
+    target_id = get(keys.TARGET_ID)
+    return AuditRecord(
+        record_id=record_id,
+        time=log.time,
+        observed=log.observed,
+        host=str(get(keys.HOST, "")),
+        source=str(get(keys.SOURCE, "")),
+        type=log.event_name,
+        actor=Actor(str(get(keys.ACTOR_ID, "unknown")), actor_type if actor_type in _ACTOR_TYPES else "system"),
+        action=str(get(keys.ACTION, "")),
+        outcome=outcome if outcome in _OUTCOMES else "unknown",
+        user=_optional(get(keys.USER_NAME)),
+        user_id=_optional(get(keys.USER_ID)),
+        session=_read_session(log.attributes),
+        target=None if target_id is None else Target(str(target_id), _optional(get(keys.TARGET_TYPE))),
+        custom=_read_custom(log.attributes),
+        message=_optional(log.body),
+        trace_id=log.trace_id or None,
+        span_id=log.span_id or None,
+        trace_flags=log.flags & 0xFF,
+        altered=tuple(str(mark) for mark in altered) if isinstance(altered, tuple) else (),
+        sequence=sequence,
+        integrity_hash=leaf and leaf.hex(),
+        stream_id=stream_id,
+    )
+
+
+_ACTOR_TYPES: Final[tuple[Any, ...]] = get_args(ActorType)
+_OUTCOMES: Final[tuple[Any, ...]] = get_args(Outcome)
+
+
+def _optional(value: Value) -> str | None:
+    return None if value is None else str(value)
+
+
+def _read_session(attributes: Mapping[str, Value]) -> Session | None:
+    values = [
+        _optional(attributes.get(key))
+        for key in (keys.SESSION_ID, keys.SESSION_TYPE, keys.CLIENT_ADDRESS, keys.USER_AGENT_ORIGINAL)
+    ]
+    return None if all(value is None for value in values) else Session(*values)
+
+
+def _read_custom(attributes: Mapping[str, Value]) -> dict[str, dict[str, Value]]:
+    groups: dict[str, dict[str, Value]] = {}
+    for key, value in attributes.items():
+        if key.startswith(keys.CUSTOM_PREFIX):
+            group, _, name = key.removeprefix(keys.CUSTOM_PREFIX).partition(".")
+            groups.setdefault(group, {})[name] = value
+    return groups
