@@ -1,0 +1,325 @@
+"""Opens the archive's SQLite file: durable, private, and safe over forks and between processes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Final, Literal
+
+import apsw
+
+from otel_audit import forksafe
+from otel_audit.errors import ArchiveError
+
+__all__ = ["APPLICATION_ID", "SCHEMA_VERSION", "Database", "archive_errors"]
+
+APPLICATION_ID: Final = 0x4F41_5544  # "OAUD"
+SCHEMA_VERSION: Final = 1
+_FIRST_SOUND_SQLITE: Final = 3_051_003
+_NETWORK_FILE_SYSTEMS: Final = frozenset({
+    "9p", "afs", "ceph", "cifs", "fuse.sshfs", "glusterfs", "fuse.glusterfs", "lustre", "ncpfs", "nfs", "nfs4", "smb3", "smbfs",
+})  # fmt: skip
+
+Mode = Literal["read", "write"]
+
+
+class Database:
+    """One connection to an archive, used under a lock, closed around forks, opened when first needed.
+
+    ``with database as connection:`` takes the lock. Nothing else may run under it that can wait long: a fork waits for it.
+
+    Args:
+        path: The file.
+        mode: ``write`` creates the file where it is missing.
+        durable: Whether each commit waits for fsync (``synchronous=FULL``); without, a power cut can take back the last
+            commits, which only a delivery cursor may risk.
+        busy_timeout: Seconds to wait for another process's transaction.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], mode: Mode, *, durable: bool = True, busy_timeout: float = 10.0) -> None:
+        # A relative path must mean the same file after a chdir.
+        self.path = Path(path).absolute()
+        self.mode: Mode = mode
+        self.busy_timeout = busy_timeout
+        self._durable = durable
+        self._lock = threading.Lock()
+        self._connection: apsw.Connection | None = None
+        self._closed = False
+        self.inode = 0
+        forksafe.register(self)
+
+    def __enter__(self) -> apsw.Connection:
+        """Take the lock and return the connection.
+
+        Raises:
+            ArchiveError: The archive cannot be opened.
+        """
+        self._lock.acquire()
+        try:
+            return self._connection or self._open()
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        """Give the lock back."""
+        self._lock.release()
+
+    def try_lock(self) -> bool:
+        """Take the lock if it is free; `unlock` gives it back."""
+        return self._lock.acquire(blocking=False)
+
+    def unlock(self) -> None:
+        """Give back the lock that `try_lock` took."""
+        self._lock.release()
+
+    def locked_connection(self) -> apsw.Connection:
+        """Return the connection, for a holder of the lock.
+
+        Raises:
+            ArchiveError: The archive cannot be opened.
+        """
+        return self._connection or self._open()
+
+    def close(self) -> None:
+        """Close the connection; a later use raises."""
+        with self._lock:
+            self._closed = True
+            self._drop()
+
+    def reopen(self) -> None:
+        """Drop the connection, for a holder of the lock; the next use opens a new one."""
+        self._drop()
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            # A disk error here changes nothing: what was committed is in the file or the WAL.
+            with contextlib.suppress(apsw.Error):
+                connection.close()
+
+    def before_fork(self) -> None:
+        """Wait for the transaction under way and close the connection."""
+        self._lock.acquire()
+        self._drop()
+
+    def after_fork_in_parent(self) -> None:
+        """Let the next use open a connection."""
+        self._lock.release()
+
+    def after_fork_in_child(self) -> None:
+        """Let the next use open a connection."""
+        self._lock = threading.Lock()
+
+    def _open(self) -> apsw.Connection:
+        if self._closed:
+            raise ArchiveError(f"the archive {self.path} is closed", "open it again")
+        with archive_errors(self.path):
+            connection = self._open_to_write() if self.mode == "write" else self._open_to_read()
+        self._connection = connection
+        self.inode = self.path.stat().st_ino
+        return connection
+
+    def _open_to_write(self) -> apsw.Connection:
+        if apsw.SQLITE_VERSION_NUMBER < _FIRST_SOUND_SQLITE:
+            raise ArchiveError(
+                f"SQLite {apsw.sqlite_lib_version()} has the WAL-reset bug, which corrupts archives",
+                "install apsw 3.51.3 or newer",
+            )
+        is_new = _prepare_file(self.path)
+        connection = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW)
+        connection.set_busy_handler(_busy_handler(self.busy_timeout))
+        _set_wal(connection, self.busy_timeout)
+        for setting in (
+            f"synchronous={'FULL' if self._durable else 'NORMAL'}",
+            "secure_delete=ON",
+            "cache_size=-65536",
+            "wal_autocheckpoint=1000",
+            "journal_size_limit=67108864",
+        ):
+            connection.execute(f"PRAGMA {setting}")
+        _migrate(connection, self.path)
+        if is_new:
+            # SQLite syncs the directory for journals and WALs, not for the database itself.
+            _sync_directory(self.path.parent)
+        return connection
+
+    def _open_to_read(self) -> apsw.Connection:
+        if not self.path.exists():
+            raise ArchiveError(
+                f"there is no archive at {self.path}", "give --archive or set OTEL_AUDIT_ARCHIVE to where the application records"
+            )
+        connection = _connect_to_read(self.path)
+        connection.set_busy_handler(_busy_handler(self.busy_timeout))
+        connection.execute("PRAGMA cache_size=-65536")
+        _check_version(connection, self.path)
+        return connection
+
+
+def _connect_to_read(path: Path) -> apsw.Connection:
+    flags = apsw.SQLITE_OPEN_READONLY
+    connection = apsw.Connection(str(path), flags=flags)
+    try:
+        connection.execute("SELECT 1 FROM sqlite_schema").get  # noqa: B018 - runs the statement
+    except (apsw.CantOpenError, apsw.ReadOnlyError):
+        wal = Path(f"{path}-wal")
+        if wal.exists() and wal.stat().st_size:
+            raise
+        # Read-only media and no WAL: nobody can change the file under us.
+        connection.close()
+        connection = apsw.Connection(f"file:{_uri_path(path)}?immutable=1", flags=flags | apsw.SQLITE_OPEN_URI)
+    return connection
+
+
+def _uri_path(path: Path) -> str:
+    return str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+
+
+@contextlib.contextmanager
+def archive_errors(path: Path) -> Iterator[None]:
+    """Turn what SQLite and the file system raise into an `ArchiveError` that says what to do."""
+    try:
+        yield
+    except apsw.Error as error:
+        raise ArchiveError(f"{path}: {error}", _hint(error)) from error
+    except OSError as error:
+        raise ArchiveError(f"{path}: {error.strerror or error}", "check the path, its permissions and the disk") from error
+
+
+def _hint(error: apsw.Error) -> str:
+    match error:
+        case apsw.FullError():
+            return "the disk is full: free some space"
+        case apsw.BusyError() | apsw.LockedError():
+            return "another process holds the archive's write lock: find out which (fuser), and why it does not finish"
+        case apsw.ReadOnlyError() | apsw.CantOpenError() | apsw.PermissionsError():
+            return "check the owner and the permissions of the file, its -wal and -shm, and the directory"
+        case apsw.CorruptError() | apsw.NotADBError():
+            return "the file is damaged or no archive: keep it as it is, and restore a copy"
+        case apsw.IOError():
+            return "the disk failed: look at the kernel's log"
+        case _:
+            return "see the SQLite error above"
+
+
+def _busy_handler(timeout: float) -> Callable[[int], bool]:
+    deadline = 0.0
+
+    def wait(attempt: int) -> bool:
+        nonlocal deadline
+        now = time.monotonic()
+        if attempt == 0:
+            deadline = now + timeout
+        # SQLite's own handler waits up to 100 ms at a time, so that writers starve each other for 730 ms.
+        time.sleep(random.uniform(0.0003, 0.0012))  # noqa: S311 - no secret
+        return now < deadline
+
+    return wait
+
+
+def _prepare_file(path: Path) -> bool:
+    """Create directory and file with private modes where they are missing; return whether the file is new."""
+    if not path.parent.exists():
+        path.parent.mkdir(mode=0o700, parents=True)
+        _sync_directory(path.parent.parent)
+    _refuse_network_file_system(path.parent)
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        if path.is_symlink():
+            raise ArchiveError(f"the archive {path} is a symbolic link", "give the path of the file itself") from None
+        status = path.stat()
+        if status.st_mode & 0o077 and status.st_uid == os.geteuid():
+            path.chmod(0o600)
+        return False
+    return True
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _refuse_network_file_system(directory: Path) -> None:
+    if not sys.platform.startswith("linux"):
+        return
+    with contextlib.suppress(OSError):
+        kind = _file_system(directory.resolve(), Path("/proc/self/mounts").read_text(errors="replace"))
+        if kind in _NETWORK_FILE_SYSTEMS:
+            raise ArchiveError(
+                f"{directory} is on the network file system {kind}, where locks and fsync cannot be relied on",
+                "put the archive on a local disk",
+            )
+
+
+def _file_system(directory: Path, mounts: str) -> str:
+    """Return the type of the file system that holds `directory`, by the text of ``/proc/self/mounts``."""
+    best, kind = -1, ""
+    for line in mounts.splitlines():
+        parts = line.split()
+        if len(parts) < 3:
+            continue
+        point = parts[1].replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")
+        if directory.is_relative_to(point) and len(point) >= best:
+            best, kind = len(point), parts[2]
+    return kind
+
+
+def _set_wal(connection: apsw.Connection, timeout: float) -> None:
+    """Switch to WAL; the switch needs the file alone, and SQLite does not call the busy handler for it."""
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            mode = connection.execute("PRAGMA journal_mode=WAL").get
+        except apsw.BusyError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.002)
+            continue
+        if mode != "wal":
+            raise ArchiveError("SQLite cannot use a write-ahead log here", "put the archive on a local disk")
+        return
+
+
+def _check_version(connection: apsw.Connection, path: Path) -> int:
+    application = connection.execute("PRAGMA application_id").get
+    version = int(connection.execute("PRAGMA user_version").get or 0)
+    tables = connection.execute("SELECT count(*) FROM sqlite_schema").get
+    if application != APPLICATION_ID and (tables or connection.readonly("main")):
+        raise ArchiveError(f"{path} is no audit archive", "give the path of an archive made by otel_audit")
+    if version > SCHEMA_VERSION:
+        raise ArchiveError(
+            f"{path} has schema version {version}, this library knows {SCHEMA_VERSION}", "install a newer otel_audit"
+        )
+    return version
+
+
+def _migrate(connection: apsw.Connection, path: Path) -> None:
+    if _check_version(connection, path) == SCHEMA_VERSION:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        # Another process may have made the archive meanwhile.
+        if _check_version(connection, path) < SCHEMA_VERSION:
+            connection.execute(resources.files("otel_audit.archive").joinpath("schema.sql").read_text("utf-8"))
+            connection.execute(
+                "INSERT INTO meta VALUES ('archive_id', ?), ('created', ?), ('folded', 0)", (uuid.uuid4().hex, time.time_ns())
+            )
+            connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise

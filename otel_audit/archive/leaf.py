@@ -1,0 +1,55 @@
+"""The hash that stands for one record in the archive's Merkle tree (RFC 6962 leaf), version 1.
+
+The leaf covers what stays when content is erased or pruned: kind, position, time of recording, id, host, type, and the
+commitment C to everything else. The salt keeps an erased record's content from being guessed back from C.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+__all__ = ["EVENT", "commitment", "header_digest", "leaf_hash"]
+
+EVENT: Final = 1
+"""The kind of an ordinary record."""
+
+_VERSION: Final = b"OAL1"
+_COMMIT: Final = b"otel-audit/v1/commit\0"
+
+
+def header_digest(resource: bytes, scope: bytes) -> bytes:
+    """Return SHA-256 over the bytes of a record's ``Resource`` and ``InstrumentationScope``."""
+    return hashlib.sha256(len(resource).to_bytes(4) + resource + scope).digest()
+
+
+def commitment(salt: bytes, header: bytes, otlp: bytes) -> bytes:
+    """Return C, the commitment to a record's content.
+
+    Args:
+        salt: 32 random bytes, kept with the content and removed with it.
+        header: `header_digest` of what the record is shipped under.
+        otlp: The stored bytes.
+    """
+    return hashlib.sha256(_COMMIT + salt + header + otlp).digest()
+
+
+def leaf_hash(kind: int, sequence: int, observed: int, record_id: bytes, host: str, type_: str, content: bytes) -> bytes:
+    """Return a record's leaf hash.
+
+    Args:
+        kind: 1 event; the other kinds come with erasure, pruning, keys and administration.
+        sequence: Position in the archive.
+        observed: Nanoseconds since the epoch.
+        record_id: 16 bytes.
+        host: At most 255 bytes of UTF-8.
+        type_: At most 255 bytes of UTF-8.
+        content: The `commitment`.
+    """
+    host_bytes, type_bytes = host.encode(), type_.encode()
+    return hashlib.sha256(
+        b"".join((
+            b"\0", _VERSION, bytes((kind,)), sequence.to_bytes(8), observed.to_bytes(8), record_id,
+            bytes((len(host_bytes),)), host_bytes, bytes((len(type_bytes),)), type_bytes, content,
+        ))  # fmt: skip
+    ).digest()

@@ -1,0 +1,356 @@
+"""Reads the archive: records by any criterion, counts over time, state of delivery. Touches neither writer nor shipper."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+
+import apsw
+
+from otel_audit.archive.database import Database, archive_errors
+from otel_audit.archive.filters import Filter, nanoseconds
+from otel_audit.archive.index import RUN, ZONE
+from otel_audit.errors import ArchiveError
+from otel_audit.otlp import decode, read_log
+from otel_audit.record import AuditRecord
+
+__all__ = ["Archive", "DestinationStatus", "Row", "Status", "open_archive"]
+
+_CHUNK: Final = 256
+_CONTENT: Final = "sequence, record_id, leaf, otlp, resource"
+
+
+def open_archive(path: str | os.PathLike[str]) -> Archive:
+    """Open an archive to read, whether its application runs or not.
+
+    Args:
+        path: The archive's file.
+
+    Returns:
+        The archive, a context manager.
+
+    Raises:
+        ArchiveError: There is no archive there, or it cannot be read.
+    """
+    archive = Archive(path)
+    try:
+        with archive._database:
+            pass
+    except BaseException:
+        archive.close()
+        raise
+    return archive
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A record as it is stored.
+
+    Args:
+        sequence: Position in the archive.
+        record_id: UUID text.
+        leaf: Leaf hash, 32 bytes.
+        otlp: The bytes of the ``LogRecord``.
+        resource: Id of what it is shipped under, see `Archive.header`.
+    """
+
+    sequence: int
+    record_id: str
+    leaf: bytes
+    otlp: bytes
+    resource: int
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationStatus:
+    """How far the outbox came with one destination.
+
+    Args:
+        name: The destination's name.
+        endpoint: Where it is.
+        cursor: Everything up to this sequence was accepted or is a dead letter.
+        dead_letters: Records that it refused for good.
+        blocked: Why it refuses us altogether, None where it does not.
+        last_success: Nanoseconds of the last accepted request.
+        last_error: What went wrong last, None where the last request succeeded.
+    """
+
+    name: str
+    endpoint: str
+    cursor: int
+    dead_letters: int
+    blocked: str | None
+    last_success: int | None
+    last_error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The state of an archive.
+
+    Args:
+        archive: Absolute path.
+        archive_id: The archive's id, shipped as ``audit.sequence.stream_id``.
+        size: Bytes on disk, WAL included.
+        records: How many records.
+        sequence: The last position.
+        first: Nanoseconds: when the first record was recorded; None in an empty archive.
+        last: Likewise for the last.
+        backlog: Records that the slowest destination has still to accept; 0 without a destination.
+        oldest_undelivered: Nanoseconds: when the first of them was recorded.
+        sqlite: Version of the SQLite library.
+        destinations: State of each destination.
+    """
+
+    archive: str
+    archive_id: str
+    size: int
+    records: int
+    sequence: int
+    first: int | None
+    last: int | None
+    backlog: int
+    oldest_undelivered: int | None
+    sqlite: str
+    destinations: tuple[DestinationStatus, ...]
+
+
+class Archive:
+    """An archive opened to read. Create it with `open_archive`."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._database = Database(path, "read")
+        self._id = ""
+
+    def __enter__(self) -> Self:
+        """Return the archive."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
+
+    @property
+    def path(self) -> Path:
+        """The archive's file."""
+        return self._database.path
+
+    @property
+    def id(self) -> str:
+        """The archive's id."""
+        if not self._id:
+            self._id = str(self._get("SELECT value FROM meta WHERE key = 'archive_id'"))
+        return self._id
+
+    def close(self) -> None:
+        """Close the archive; safe to call twice."""
+        self._database.close()
+
+    def query(
+        self, filter: Filter | None = None, *, limit: int | None = None, oldest_first: bool = False, **criteria: Any
+    ) -> Iterator[AuditRecord]:
+        """Iterate over the records that match, newest first.
+
+        "Newest" is by sequence, the order of recording. Records that are committed meanwhile are not included.
+
+        Args:
+            filter: What to ask for; or give the fields of `Filter` as keywords.
+            limit: Most records to return, counted after filtering; None: all.
+            oldest_first: Oldest first instead.
+            **criteria: Fields of `Filter`, e.g. ``host=``, ``user=``, ``since=``.
+
+        Raises:
+            ArchiveError: The archive cannot be read.
+            ConfigError: A criterion cannot be understood.
+            TypeError: A keyword is no field of `Filter`.
+        """
+        chosen = filter if filter is not None else Filter(**criteria)
+        return self._decoded(self.rows(chosen, limit=limit, oldest_first=oldest_first))
+
+    def _decoded(self, rows: Iterator[Row]) -> Iterator[AuditRecord]:
+        for row in rows:
+            try:
+                yield decode(row.otlp, row.record_id, sequence=row.sequence, leaf=row.leaf, stream_id=self.id)
+            except ValueError as error:
+                raise ArchiveError(f"record {row.sequence} cannot be decoded: {error}", "the archive was damaged") from error
+
+    def rows(self, filter: Filter, *, limit: int | None = None, oldest_first: bool = False) -> Iterator[Row]:
+        """Iterate over the records that match, as they are stored; see `query`."""
+        found = 0
+        for row in self._candidates(filter, limit, oldest_first):
+            if limit is not None and found >= limit:
+                return
+            if filter.needs_content and not filter.matches(read_log(row.otlp), row.record_id):
+                continue
+            found += 1
+            yield row
+
+    def header(self, resource: int) -> tuple[bytes, bytes]:
+        """Return the OTLP bytes of ``Resource`` and ``InstrumentationScope`` that a row is shipped under."""
+        rows = self._all("SELECT resource, scope FROM resource WHERE id = ?", (resource,))
+        if not rows:
+            raise ArchiveError(f"resource {resource} is missing", "the archive was damaged")
+        return rows[0]
+
+    def status(self) -> Status:
+        """Return the state of the archive and of its delivery."""
+        with self._database as connection, archive_errors(self.path):
+            connection.execute("BEGIN")
+            try:
+                return self._status(connection)
+            finally:
+                connection.execute("ROLLBACK")
+
+    def _status(self, connection: apsw.Connection) -> Status:
+        head = int(connection.execute("SELECT max(sequence) FROM record").get or 0)
+
+        def observed(sequence: int) -> int | None:
+            return connection.execute("SELECT observed FROM record WHERE sequence = ?", (sequence,)).get  # type: ignore[no-any-return]
+
+        dead = dict(
+            connection.execute("SELECT destination, count(*) FROM dead_letter WHERE NOT requeued GROUP BY 1").fetchall()
+        )
+        destinations = tuple(
+            DestinationStatus(name, endpoint, cursor, dead.get(name, 0), blocked, success, error)
+            for name, endpoint, cursor, blocked, success, error in connection.execute(
+                "SELECT name, endpoint, cursor, blocked, last_success, last_error FROM destination ORDER BY name"
+            )
+        )
+        requeued = connection.execute("SELECT min(sequence), count(*) FROM dead_letter WHERE requeued").fetchone() or (None, 0)
+        cursor = min((destination.cursor for destination in destinations), default=head)
+        oldest = min((n for n in (requeued[0], cursor + 1 if cursor < head else None) if n is not None), default=None)
+        return Status(
+            archive=str(self.path),
+            archive_id=str(connection.execute("SELECT value FROM meta WHERE key = 'archive_id'").get),
+            size=sum(p.stat().st_size for p in (self.path, Path(f"{self.path}-wal")) if p.exists()),
+            records=head,
+            sequence=head,
+            first=observed(1),
+            last=observed(head),
+            backlog=head - cursor + int(requeued[1]),
+            oldest_undelivered=None if oldest is None else observed(oldest),
+            sqlite=apsw.sqlite_lib_version(),
+            destinations=destinations,
+        )
+
+    # -- finding --
+
+    def _candidates(self, filter: Filter, limit: int | None, oldest_first: bool) -> Iterator[Row]:
+        """Iterate over the records that match by their columns."""
+        low, high, folded = self._bounds(filter)
+        condition, values = filter.sql
+        chunk = min(_CHUNK, limit) if limit and not filter.needs_content else _CHUNK
+        direction = "ASC" if oldest_first else "DESC"
+        for start, end in _windows(low, high, folded, oldest_first, bool(filter.indexed)):
+            source, source_values = _source(filter.indexed, start, end, folded)
+            statement = (
+                f"SELECT {_CONTENT} FROM {source} WHERE sequence BETWEEN ? AND ? AND {condition}"
+                f" ORDER BY sequence {direction} LIMIT {max(chunk, 1)}"
+            )
+            while start <= end:
+                rows = self._all(statement, (*source_values, start, end, *values))
+                for sequence, record_id, leaf, otlp, resource in rows:
+                    yield Row(sequence, _uuid(record_id), leaf, otlp, resource)
+                if len(rows) < chunk:
+                    break
+                if oldest_first:
+                    start = rows[-1][0] + 1
+                else:
+                    end = rows[-1][0] - 1
+
+    def _bounds(self, filter: Filter) -> tuple[int, int, int]:
+        """Return the first and the last sequence that can match, and how far the archive is folded."""
+        low = (filter.after or 0) + 1
+        with self._database as connection, archive_errors(self.path):
+            head = int(connection.execute("SELECT max(sequence) FROM record").get or 0)
+            folded = int(connection.execute("SELECT value FROM meta WHERE key = 'folded'").get)
+            high = head if filter.before is None else min(head, filter.before - 1)
+            conditions, values = _zone_conditions(filter)
+            if not conditions:
+                return low, high, folded
+            first, last = connection.execute(
+                f"SELECT min(zone), max(zone) FROM zone WHERE {' AND '.join(conditions)}", values
+            ).fetchone() or (None, None)
+        # What is not folded has no zone yet, or one that is not complete.
+        tail = folded < head
+        low = max(low, folded + 1 if first is None else first * ZONE + 1)
+        return low, high if tail or last is None else min(high, (last + 1) * ZONE), folded
+
+    def _all(self, statement: str, values: tuple[Any, ...] = ()) -> list[Any]:
+        with self._database as connection, archive_errors(self.path):
+            return connection.execute(statement, values).fetchall()
+
+    def _get(self, statement: str, values: tuple[Any, ...] = ()) -> Any:
+        with self._database as connection, archive_errors(self.path):
+            return connection.execute(statement, values).get
+
+
+def _zone_conditions(filter: Filter) -> tuple[list[str], list[int]]:
+    """Return what a zone must fulfil to hold a record that the filter can match."""
+    terms: list[tuple[str, int]] = []
+    if filter.since is not None:
+        terms.append(("last_time >= ?", nanoseconds(filter.since)))
+    if filter.until is not None:
+        terms.append(("first_time < ?", nanoseconds(filter.until)))
+    if filter.record_id is not None and (number := uuid.UUID(filter.record_id)).version == 7:
+        # A UUIDv7 begins with the milliseconds of its making, which is the time of the call.
+        milliseconds = number.int >> 80
+        terms += [
+            ("last_observed >= ?", milliseconds * 1_000_000),
+            ("first_observed < ?", (milliseconds + 1) * 1_000_000),
+        ]
+    return [term for term, _ in terms], [value for _, value in terms]
+
+
+def _windows(low: int, high: int, folded: int, oldest_first: bool, indexed: bool) -> Iterator[tuple[int, int]]:
+    """Split a range of sequences, so that a look-up in postings ends early where matches are many.
+
+    Each window is twice as large as the one before. Without a look-up there is one window: a scan ends by itself.
+    """
+    if not indexed:
+        yield low, high
+        return
+    if not oldest_first and high > folded:
+        yield max(low, folded + 1), high
+    start, end, runs = low, min(high, folded), 1
+    while start <= end:
+        if oldest_first:
+            edge = ((start - 1) // RUN + runs) * RUN
+            yield start, min(edge, end)
+            start = edge + 1
+        else:
+            edge = max(0, (end - 1) // RUN - runs + 1) * RUN + 1
+            yield max(edge, start), end
+            end = edge - 1
+        runs *= 2
+    if oldest_first and high > folded:
+        yield max(low, folded + 1), high
+
+
+def _source(indexed: Mapping[int, Any], start: int, end: int, folded: int) -> tuple[str, tuple[Any, ...]]:
+    """Return what to select from: the table, or the sequences that hold every indexed value, joined with it."""
+    if not indexed or end > folded:
+        return "record", ()
+    (first_field, first_value), *others = indexed.items()
+    terms = "".join(
+        " AND EXISTS (SELECT 1 FROM posting q WHERE q.run = p.run AND q.field = ? AND q.value = ? AND q.sequence = p.sequence)"
+        for _ in others
+    )
+    source = (
+        "(WITH RECURSIVE runs(n) AS (SELECT ? UNION ALL SELECT n + 1 FROM runs WHERE n < ?)"
+        f" SELECT p.sequence AS found FROM runs CROSS JOIN posting p ON p.run = n AND p.field = ? AND p.value = ?{terms})"
+        " CROSS JOIN record ON sequence = found"
+    )
+    values: list[Any] = [(start - 1) // RUN, (end - 1) // RUN, first_field, first_value]
+    for number, value in others:
+        values += (number, value)
+    return source, tuple(values)
+
+
+def _uuid(identity: bytes) -> str:
+    text = identity.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
