@@ -42,14 +42,27 @@ class Database:
         durable: Whether each commit waits for fsync (``synchronous=FULL``); without, a power cut can take back the last
             commits, which only a delivery cursor may risk.
         busy_timeout: Seconds to wait for another process's transaction.
+        cache_kib: Page cache. The writer's holds a run of postings and a slice of records.
+        must_exist: Refuse to create the file.
     """
 
-    def __init__(self, path: str | os.PathLike[str], mode: Mode, *, durable: bool = True, busy_timeout: float = 10.0) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        mode: Mode,
+        *,
+        durable: bool = True,
+        busy_timeout: float = 10.0,
+        cache_kib: int = 16_384,
+        must_exist: bool = False,
+    ) -> None:
         # A relative path must mean the same file after a chdir.
         self.path = Path(path).absolute()
         self.mode: Mode = mode
         self.busy_timeout = busy_timeout
         self._durable = durable
+        self._cache_kib = cache_kib
+        self._must_exist = must_exist or mode == "read"
         self._lock = threading.Lock()
         self._connection: apsw.Connection | None = None
         self._closed = False
@@ -122,6 +135,10 @@ class Database:
     def _open(self) -> apsw.Connection:
         if self._closed:
             raise ArchiveError(f"the archive {self.path} is closed", "open it again")
+        if self._must_exist and not self.path.exists():
+            raise ArchiveError(
+                f"there is no archive at {self.path}", "give --archive or set OTEL_AUDIT_ARCHIVE to where the application records"
+            )
         with archive_errors(self.path):
             connection = self._open_to_write() if self.mode == "write" else self._open_to_read()
         self._connection = connection
@@ -141,7 +158,7 @@ class Database:
         for setting in (
             f"synchronous={'FULL' if self._durable else 'NORMAL'}",
             "secure_delete=ON",
-            "cache_size=-65536",
+            f"cache_size=-{self._cache_kib}",
             "wal_autocheckpoint=1000",
             "journal_size_limit=67108864",
         ):
@@ -153,13 +170,9 @@ class Database:
         return connection
 
     def _open_to_read(self) -> apsw.Connection:
-        if not self.path.exists():
-            raise ArchiveError(
-                f"there is no archive at {self.path}", "give --archive or set OTEL_AUDIT_ARCHIVE to where the application records"
-            )
         connection = _connect_to_read(self.path)
         connection.set_busy_handler(_busy_handler(self.busy_timeout))
-        connection.execute("PRAGMA cache_size=-65536")
+        connection.execute(f"PRAGMA cache_size=-{self._cache_kib}")
         _check_version(connection, self.path)
         return connection
 

@@ -123,7 +123,7 @@ class Archive:
     """An archive opened to read. Create it with `open_archive`."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._database = Database(path, "read")
+        self._database = Database(path, "read", cache_kib=65_536)
         self._id = ""
 
     def __enter__(self) -> Self:

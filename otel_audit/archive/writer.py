@@ -32,6 +32,8 @@ _QUEUE: Final = 16_384
 _LINGER: Final = 0.005
 """Seconds that records nobody waits for may gather: fewer, larger commits."""
 _IDLE: Final = 1.0
+_RANGES: Final = 4_096
+"""Most ranges of own sequences that are told apart; later ones take in other processes' records between them."""
 _COLUMNS: Final = 17
 _ROW: Final = "(" + ",".join("?" * _COLUMNS) + ")"
 # One statement a chunk: apsw gives up the GIL at every step, and gets it back from a busy caller only after a while.
@@ -78,6 +80,7 @@ class Writer:
         self._resource_id = 0
         self._archive_id = ""
         self._head = 0
+        self._ranges: list[tuple[int, int]] = []
         self._unfolded = index.SLICE  # not known yet: look
         self._reset()
         forksafe.register(self)
@@ -96,6 +99,10 @@ class Writer:
     def head(self) -> int:
         """The last sequence that this process committed, 0 before the first."""
         return self._head
+
+    def committed(self) -> list[tuple[int, int]]:
+        """Return what this process committed, as ranges of sequences; other processes' records lie between them."""
+        return list(self._ranges)
 
     @property
     def queued(self) -> int:
@@ -131,18 +138,35 @@ class Writer:
             self._give_up(pending, timeout)
         return _result(pending)
 
-    async def write_async(self, record: AuditRecord, otlp: bytes) -> Receipt:
+    async def write_async(self, record: AuditRecord, otlp: bytes, timeout: float) -> Receipt:
         """Commit one record and return its receipt, without blocking the event loop.
 
+        Args:
+            record: The record.
+            otlp: Its bytes.
+            timeout: Seconds to wait for the commit.
+
         Raises:
-            ArchiveError: It was not committed.
+            ArchiveError: It was not committed; or, after `timeout`, it is not known whether it was.
         """
         pending = _Pending(record, otlp)
         pending.loop = asyncio.get_running_loop()
         future: asyncio.Future[Receipt] = pending.loop.create_future()
         pending.done = future
         self._put(pending, waits=True)
-        return await future
+        deadline = pending.loop.call_later(timeout, self._expire, pending, timeout)
+        try:
+            return await future
+        finally:
+            deadline.cancel()
+
+    def _expire(self, pending: _Pending, timeout: float) -> None:
+        """Tell a task that waits in vain."""
+        try:
+            self._give_up(pending, timeout)
+        except ArchiveError as error:
+            if isinstance(pending.done, asyncio.Future) and not pending.done.done():
+                pending.done.set_exception(error)
 
     def enqueue(self, record: AuditRecord, otlp: bytes, timeout: float) -> None:
         """Leave one record to the writer thread; it is lost if the process dies within the next milliseconds.
@@ -158,6 +182,17 @@ class Writer:
         if len(self._queue) >= _QUEUE:
             self._wait_for_room(timeout)
         self._put(_Pending(record, otlp), waits=False)
+
+    async def enqueue_async(self, record: AuditRecord, otlp: bytes, timeout: float) -> None:
+        """Leave one record to the writer thread like `enqueue`, without blocking the event loop while the queue is full.
+
+        Raises:
+            ArchiveError: The queue stayed full.
+        """
+        if len(self._queue) < _QUEUE:
+            self._put(_Pending(record, otlp), waits=False)
+        else:
+            await asyncio.to_thread(self.enqueue, record, otlp, timeout)
 
     def flush(self, timeout: float) -> bool:
         """Wait until all that was queued is committed; return whether it is."""
@@ -342,9 +377,15 @@ class Writer:
         for sequence, (pending, leaf) in enumerate(zip(batch, leaves, strict=True), first):
             pending.receipt = Receipt(pending.record.record_id, sequence, leaf.hex(), committed)
         self._head = first + len(batch) - 1
+        self._note_range(first)
         self._unfolded += len(batch)
         self._refused_since = 0.0
         self._on_commit(len(batch), self._head)
+
+    def _note_range(self, first: int) -> None:
+        if self._ranges and (self._ranges[-1][1] + 1 == first or len(self._ranges) >= _RANGES):
+            first = self._ranges.pop()[0]
+        self._ranges.append((first, self._head))
 
     def _check_file(self) -> None:
         try:
@@ -402,6 +443,7 @@ class Writer:
     def after_fork_in_child(self) -> None:
         """Forget the parent's thread and what it will write."""
         closed = self._closed
+        self._ranges = []  # what the parent recorded is the parent's to flush
         self._reset()
         self._closed = closed
 

@@ -1,0 +1,1 @@
+"""Delivery: the outbox, the senders and the shipper that joins them."""

@@ -1,0 +1,266 @@
+"""The call: an immutable structlog bound logger that records."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+
+from structlog import BoundLoggerBase, DropEvent
+from structlog.contextvars import merge_contextvars
+
+from otel_audit.build import build_record
+from otel_audit.catalog import Catalog, Durability, OnFailure, Outcome
+from otel_audit.errors import ArchiveError, AuditError, ConfigError, IntegrityError, InvalidRecord
+from otel_audit.otlp import Profile, encode
+from otel_audit.record import Actor, AuditRecord, Receipt, Session, Target
+
+if TYPE_CHECKING:
+    from structlog.typing import Processor
+
+    from otel_audit.archive.writer import Writer
+
+__all__ = ["AuditLogger", "Recorder", "Recording"]
+
+_FIXED: Final = frozenset({"source", "event"})
+
+
+class _Unset:
+    """Tells "not given" from None, which says: no user, a host-wide record."""
+
+    def __repr__(self) -> str:
+        return "<not given>"
+
+
+_UNSET: Final[Any] = _Unset()
+
+
+class Recording(Protocol):
+    """What a logger records through: the provider's settings and its writer."""
+
+    catalog: Catalog
+    writer: Writer
+    profile: Profile
+    durability: Durability
+    on_failure: OnFailure
+    block_timeout: float
+    host: str | None
+    processors: tuple[Processor, ...]
+
+    def dropped(self, record: AuditRecord, error: AuditError) -> None:
+        """Note a record that could not be recorded and that the failure policy lets go."""
+
+
+class Recorder(Protocol):
+    """Gives the logger what it records through, at each call: a provider may be configured after its loggers."""
+
+    def __call__(self) -> Recording:
+        """Return it."""
+
+
+class AuditLogger(BoundLoggerBase):
+    """Records audit events for one source. Made by `otel_audit.get_logger`; safe to share between threads and tasks."""
+
+    _logger: Recorder
+    _processors: tuple[Processor, ...]
+    _context: dict[str, Any]
+
+    def bind(self, **new_values: Any) -> Self:
+        """Return a new logger with more bound values; the source stays.
+
+        Args:
+            **new_values: Arguments of `audit`, or anything else, which is recorded in the custom group ``context``.
+
+        Raises:
+            InvalidRecord: `source` or `event` is among them.
+        """
+        for name in _FIXED & new_values.keys():
+            raise InvalidRecord(f"{name}={new_values[name]!r} cannot be bound", "a logger keeps its source: use get_logger()")
+        return type(self)(self._logger, self._processors, {**self._context, **new_values})
+
+    def unbind(self, *keys: str) -> Self:
+        """Return a new logger without some bound values.
+
+        Raises:
+            KeyError: One of them is not bound, or is the source.
+        """
+        for key in keys:
+            if key in _FIXED or key not in self._context:
+                raise KeyError(key)
+        return self.try_unbind(*keys)
+
+    def try_unbind(self, *keys: str) -> Self:
+        """Return a new logger without some values, bound or not; the source stays."""
+        kept = {key: value for key, value in self._context.items() if key in _FIXED or key not in keys}
+        return type(self)(self._logger, self._processors, kept)
+
+    def new(self, **new_values: Any) -> Self:
+        """Return a new logger with these bound values alone; the source stays.
+
+        Raises:
+            InvalidRecord: `source` or `event` is among them.
+        """
+        # structlog's own method empties the context of the old logger, which others may hold.
+        return type(self)(self._logger, self._processors, {"source": self._context["source"]}).bind(**new_values)
+
+    def audit(
+        self,
+        type: str,
+        *,
+        user: str | None = _UNSET,
+        session: Session | None = _UNSET,
+        actor: str | Actor | None = _UNSET,
+        action: str | None = _UNSET,
+        outcome: Outcome | None = _UNSET,
+        target: str | Target | None = _UNSET,
+        custom: Mapping[str, Mapping[str, Any]] | None = _UNSET,
+        message: str | None = _UNSET,
+        timestamp: datetime | int | None = _UNSET,
+        user_id: str | None = _UNSET,
+    ) -> Receipt:
+        """Record one event; when this returns, it is on disk.
+
+        What is not given comes from the bound values, then from ``structlog.contextvars``, then from the catalog.
+
+        Args:
+            type: The event type, e.g. ``user.login.failure``.
+            user: The account that it is attached to; None: a host-wide record.
+            session: The connection it came from.
+            actor: Who acted, where that is not the user; a str takes the catalog's actor type.
+            action: Upper-case verb of the draft.
+            outcome: ``success``, ``failure`` or ``unknown``.
+            target: What was acted upon.
+            custom: Groups of further fields, e.g. ``{"reason": {"condition": "not-authorized"}}``.
+            message: One line for people; default: made from type, outcome, user and address.
+            timestamp: When it happened: an aware datetime or nanoseconds since the epoch; default: now.
+            user_id: The account's id, where it has one beside its name.
+
+        Returns:
+            The receipt. With durability ``queued``, or where policy ``log`` let a failure go, it holds the id only.
+
+        Raises:
+            InvalidRecord: The call is wrong; nothing was recorded.
+            ArchiveError: It could not be recorded, under policy ``raise`` at once, under ``block`` after the deadline.
+        """
+        recording = self._logger()
+        record, durability, policy = self._record(recording, "audit", {
+            "event": type, "user": user, "session": session, "actor": actor, "action": action, "outcome": outcome,
+            "target": target, "custom": custom, "message": message, "timestamp": timestamp, "user_id": user_id,
+        })  # fmt: skip
+        otlp = encode(record, recording.profile)
+        attempts = _Attempts(recording, record, policy)
+        while True:
+            try:
+                if durability == "queued":
+                    recording.writer.enqueue(record, otlp, attempts.remaining())
+                    return Receipt(record.record_id)
+                return recording.writer.write(record, otlp, attempts.remaining())
+            except (ArchiveError, IntegrityError) as error:
+                pause = attempts.failed(error)
+                if pause is None:
+                    return Receipt(record.record_id)
+                time.sleep(pause)
+
+    async def aaudit(
+        self,
+        type: str,
+        *,
+        user: str | None = _UNSET,
+        session: Session | None = _UNSET,
+        actor: str | Actor | None = _UNSET,
+        action: str | None = _UNSET,
+        outcome: Outcome | None = _UNSET,
+        target: str | Target | None = _UNSET,
+        custom: Mapping[str, Mapping[str, Any]] | None = _UNSET,
+        message: str | None = _UNSET,
+        timestamp: datetime | int | None = _UNSET,
+        user_id: str | None = _UNSET,
+    ) -> Receipt:
+        """Record one event without blocking the event loop; when this returns, it is on disk.
+
+        A task that is cancelled while it waits may have recorded the event all the same. Arguments, result and errors
+        are those of `audit`.
+        """
+        recording = self._logger()
+        record, durability, policy = self._record(recording, "aaudit", {
+            "event": type, "user": user, "session": session, "actor": actor, "action": action, "outcome": outcome,
+            "target": target, "custom": custom, "message": message, "timestamp": timestamp, "user_id": user_id,
+        })  # fmt: skip
+        otlp = encode(record, recording.profile)
+        attempts = _Attempts(recording, record, policy)
+        while True:
+            try:
+                if durability == "queued":
+                    await recording.writer.enqueue_async(record, otlp, attempts.remaining())
+                    return Receipt(record.record_id)
+                return await recording.writer.write_async(record, otlp, attempts.remaining())
+            except (ArchiveError, IntegrityError) as error:
+                pause = attempts.failed(error)
+                if pause is None:
+                    return Receipt(record.record_id)
+                await asyncio.sleep(pause)
+
+    def _record(
+        self, recording: Recording, method: str, given: dict[str, Any]
+    ) -> tuple[AuditRecord, Durability, OnFailure]:
+        values: Any = dict(self._context)
+        for name, value in given.items():
+            if value is not _UNSET:
+                values[name] = value
+        if "host" not in values and recording.host is not None:
+            values["host"] = recording.host
+        values = merge_contextvars(None, method, values)
+        for processor in (*self._processors, *recording.processors):
+            values = _processed(processor, self._logger, method, values)
+        record = build_record(values, recording.catalog, display=recording.profile == "logs")
+        known = recording.catalog[record.type]
+        return record, known.durability or recording.durability, known.on_failure or recording.on_failure
+
+
+def _processed(processor: Processor, logger: Any, method: str, values: Any) -> Any:
+    name = getattr(processor, "__qualname__", type(processor).__qualname__)
+    try:
+        values = processor(logger, method, values)
+    except DropEvent as error:
+        raise ConfigError(
+            f"the processor {name} dropped an audit event", "audit records are never dropped: take it out of the audit chain"
+        ) from error
+    if not isinstance(values, Mapping):
+        raise ConfigError(
+            f"the processor {name} returned {type(values).__name__}",
+            "processors of audit events return the event dictionary: leave out renderers",
+        )
+    return values
+
+
+class _Attempts:
+    """Applies the failure policy to one record."""
+
+    __slots__ = ("_deadline", "_pause", "_policy", "_record", "_recording")
+
+    def __init__(self, recording: Recording, record: AuditRecord, policy: OnFailure) -> None:
+        self._recording = recording
+        self._record = record
+        self._policy = policy
+        self._pause = 0.01
+        self._deadline = time.monotonic() + recording.block_timeout
+
+    def remaining(self) -> float:
+        """Return the seconds left to this call."""
+        return max(0.001, self._deadline - time.monotonic())
+
+    def failed(self, error: AuditError) -> float | None:
+        """Decide on a failure: return the seconds to wait before another try, or None to let it go.
+
+        Raises:
+            AuditError: The failure itself, where the policy says so.
+        """
+        if self._policy == "log":
+            self._recording.dropped(self._record, error)
+            return None
+        if self._policy == "raise" or time.monotonic() + self._pause > self._deadline:
+            raise error
+        pause, self._pause = self._pause, min(self._pause * 2, 0.5)
+        return pause

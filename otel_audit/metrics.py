@@ -1,0 +1,63 @@
+"""What the library tells about itself through OpenTelemetry's metrics API; without an SDK all of it does nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+from opentelemetry.metrics import CallbackOptions, Observation, get_meter
+
+from otel_audit._version import __version__
+
+__all__ = ["Metrics"]
+
+Waiting = Callable[[], Iterable[tuple[str, int, int | None]]]
+
+
+class Metrics:
+    """The instruments of one provider.
+
+    Args:
+        waiting: Returns for each destination its name, how many records wait for it, and when the oldest of them was
+            recorded (nanoseconds since the epoch, None without any).
+    """
+
+    def __init__(self, waiting: Waiting) -> None:
+        meter = get_meter("otel_audit", __version__)
+        self._waiting = waiting
+        self._emitted = meter.create_counter("audit.records.emitted", "{record}", "Records committed to the archive.")
+        self._exported = meter.create_counter("audit.records.exported", "{record}", "Records accepted by a destination.")
+        self._dropped = meter.create_counter(
+            "audit.records.dropped", "{record}", "Records that could not be recorded; above 0 is critical."
+        )
+        self._duration = meter.create_histogram("audit.export.duration", "s", "Duration of accepted requests.")
+        meter.create_observable_gauge(
+            "audit.queue.depth", [self._depth], "{record}", "Records that a destination has still to accept."
+        )
+        meter.create_observable_gauge(
+            "audit.queue.oldest.age", [self._age], "s", "Age of the oldest record that a destination has still to accept."
+        )
+
+    def emitted(self, records: int) -> None:
+        """Count committed records."""
+        self._emitted.add(records)
+
+    def exported(self, destination: str, records: int, seconds: float) -> None:
+        """Count an accepted request."""
+        attributes = {"destination": destination}
+        self._exported.add(records, attributes)
+        self._duration.record(seconds, attributes)
+
+    def dropped(self, records: int = 1) -> None:
+        """Count records that could not be recorded."""
+        self._dropped.add(records)
+
+    def _depth(self, _options: CallbackOptions) -> Iterable[Observation]:
+        return [Observation(count, {"destination": name}) for name, count, _ in self._waiting()]
+
+    def _age(self, _options: CallbackOptions) -> Iterable[Observation]:
+        now = time.time_ns()
+        return [
+            Observation(0.0 if oldest is None else max(0, now - oldest) / 1e9, {"destination": name})
+            for name, _, oldest in self._waiting()
+        ]

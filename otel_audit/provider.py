@@ -1,0 +1,250 @@
+"""One archive with its writer and its shippers; and the global one, which `configure` sets."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import threading
+import time
+import warnings
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from otel_audit._version import __version__
+from otel_audit.archive.database import Database
+from otel_audit.archive.writer import Writer
+from otel_audit.catalog import Catalog
+from otel_audit.config import Config
+from otel_audit.delivery.service import make_shippers
+from otel_audit.errors import AuditError, InvalidRecord
+from otel_audit.logger import AuditLogger
+from otel_audit.metrics import Metrics
+from otel_audit.otlp import encode_resource, encode_scope
+from otel_audit.record import AuditRecord
+
+if TYPE_CHECKING:
+    import os
+
+    from opentelemetry.sdk._logs.export import LogRecordExporter
+    from opentelemetry.sdk.resources import Resource
+    from structlog.typing import Processor
+
+    from otel_audit.catalog import Durability, EventType, OnFailure
+    from otel_audit.config import Protocol
+    from otel_audit.otlp import Profile
+    from otel_audit.record import Value
+
+__all__ = ["AuditProvider", "configure", "get_logger"]
+
+_log = logging.getLogger("otel_audit")
+
+
+class AuditProvider:
+    """Records into one archive and ships it to its destinations; a context manager.
+
+    Arguments win over the environment; each has the meaning that `otel_audit.config.Config.load` gives it, where the
+    variables and defaults stand.
+
+    Raises:
+        ConfigError: A setting is wrong.
+        ArchiveError: The archive cannot be opened or created.
+    """
+
+    def __init__(
+        self,
+        *,
+        archive: str | os.PathLike[str] | None = None,
+        endpoint: str | None = None,
+        protocol: Protocol | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        compression: Literal["gzip", "none"] | None = None,
+        host: str | None = None,
+        profile: Profile | None = None,
+        durability: Durability | None = None,
+        on_failure: OnFailure | None = None,
+        block_timeout: float = 30.0,
+        processors: Iterable[Processor] = (),
+        event_types: Iterable[EventType] = (),
+        resource: Mapping[str, Value] | Resource | None = None,
+        exporters: Mapping[str, LogRecordExporter] | None = None,
+        ship: bool = True,
+    ) -> None:
+        config = Config.load(
+            archive=archive, endpoint=endpoint, protocol=protocol, headers=headers, timeout=timeout, compression=compression,
+            host=host, profile=profile, durability=durability, on_failure=on_failure, block_timeout=block_timeout,
+            processors=processors, event_types=event_types, resource=resource, exporters=exporters, ship=ship,
+        )  # fmt: skip
+        self.config = config
+        self.catalog = Catalog(config.event_types)
+        self.profile = config.profile
+        self.durability = config.durability
+        self.on_failure = config.on_failure
+        self.block_timeout = config.block_timeout
+        self.host = config.host
+        self.processors = config.processors
+        self._metrics = Metrics(self._waiting)
+        scope = b"" if config.profile == "signal" else encode_scope("otel_audit", __version__)
+        database = Database(config.archive, "write")
+        with database:
+            pass  # what is wrong with the archive shows here, not at the first event
+        self.writer = Writer(database, encode_resource(config.resource), scope, self._committed)
+        self._shippers = make_shippers(config) if config.sending else []
+        for shipper in self._shippers:
+            shipper.on_export = partial(self._metrics.exported, shipper.name)
+            shipper.start()
+        self._closed = False
+        self._shutdown_lock = threading.Lock()
+        # The interpreter's end must not keep a provider alive that nobody else holds.
+        self._at_exit = partial(_shut_down, weakref.ref(self))
+        atexit.register(self._at_exit)
+
+    def __enter__(self) -> Self:
+        """Return the provider."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Shut it down."""
+        self.shutdown()
+
+    def __del__(self, _warn: Any = warnings.warn) -> None:
+        """Warn of a provider that was never shut down."""
+        if not getattr(self, "_closed", True):
+            _warn(f"unclosed {self!r}: call shutdown()", ResourceWarning, source=self, stacklevel=2)
+
+    def __repr__(self) -> str:
+        """Return where it records to."""
+        return f"<AuditProvider {self.config.archive}>"
+
+    def get_logger(self, source: str, host: str | None = None, **bound: Any) -> AuditLogger:
+        """Return a logger.
+
+        Args:
+            source: The component that records, e.g. ``billing.api``.
+            host: The tenant or virtual host; default: ``OTEL_AUDIT_HOST``, or given at the call's `bind`.
+            **bound: Further bound values, see `AuditLogger.bind`.
+
+        Raises:
+            InvalidRecord: The source is empty or no str.
+        """
+        return _logger(lambda: self, source, host, bound)
+
+    def force_flush(self, timeout: float = 30.0) -> bool:
+        """Wait until every destination accepted all that this process recorded before the call.
+
+        Args:
+            timeout: Seconds to wait.
+
+        Returns:
+            Whether that came true, whoever shipped the records. False also where one of them became a dead letter.
+        """
+        deadline = time.monotonic() + timeout
+        if not self.writer.flush(timeout):
+            return False
+        ranges = self.writer.committed()
+        if not ranges:
+            return True
+        # All of them are asked, so that each hurries.
+        return all([shipper.flush(ranges, max(0.0, deadline - time.monotonic())) for shipper in self._shippers])
+
+    def shutdown(self, timeout: float = 5.0) -> bool:
+        """Write and ship what is left, and stop; recording afterwards raises. What was not shipped stays in the archive.
+
+        Args:
+            timeout: Seconds to wait for the destinations.
+
+        Returns:
+            What `force_flush` would have returned; True at a second call.
+        """
+        with self._shutdown_lock:
+            if self._closed:
+                return True
+            delivered = self.force_flush(timeout)
+            self._closed = True
+            written = self.writer.close(max(timeout, 1.0))
+            for shipper in self._shippers:
+                shipper.stop(1.0)
+            atexit.unregister(self._at_exit)
+            return delivered and written
+
+    def dropped(self, record: AuditRecord, error: AuditError) -> None:
+        """Log and count a record that could not be recorded, under failure policy ``log``."""
+        self._metrics.dropped()
+        _log.error("audit record %s (%s) was not recorded: %s", record.record_id, record.type, error)
+
+    def _committed(self, records: int, head: int) -> None:
+        self._metrics.emitted(records)
+        for shipper in self._shippers:
+            shipper.notify(head)
+
+    def _waiting(self) -> Iterator[tuple[str, int, int | None]]:
+        for shipper in self._shippers:
+            try:
+                yield (shipper.name, *shipper.outbox.waiting())
+            except AuditError as error:
+                _log.warning("cannot tell what waits for %s: %s", shipper.name, error)
+
+
+def _shut_down(reference: weakref.ref[AuditProvider]) -> None:
+    provider = reference()
+    if provider is not None:
+        provider.shutdown()
+
+
+_lock = threading.Lock()
+_global: AuditProvider | None = None
+
+
+def configure(**settings: Any) -> AuditProvider:
+    """Make the global provider, which `get_logger` records through, and return it.
+
+    A provider that was configured before is shut down. Loggers follow, whenever they were made.
+
+    Args:
+        **settings: As for `AuditProvider`; what is not given comes from the environment.
+
+    Raises:
+        ConfigError: A setting is wrong.
+        ArchiveError: The archive cannot be opened or created.
+    """
+    global _global  # noqa: PLW0603 - the one global, as in logging and OpenTelemetry
+    with _lock:
+        old, _global = _global, None
+        if old is not None:
+            old.shutdown()
+        _global = AuditProvider(**settings)
+        return _global
+
+
+def _current() -> AuditProvider:
+    if _global is not None:
+        return _global
+    global_ = configure()
+    _log.info("otel_audit configured itself from the environment: records go to %s", global_.config.archive)
+    return global_
+
+
+def get_logger(source: str, host: str | None = None, **bound: Any) -> AuditLogger:
+    """Return a logger that records through the global provider.
+
+    It may be made before `configure` is called; where that never happens, the first event configures from the
+    environment.
+
+    Args:
+        source: The component that records, e.g. ``billing.api``.
+        host: The tenant or virtual host that events belong to; default: ``OTEL_AUDIT_HOST``, or bound later.
+        **bound: Further bound values, see `AuditLogger.bind`.
+
+    Raises:
+        InvalidRecord: The source is empty or no str.
+    """
+    return _logger(_current, source, host, bound)
+
+
+def _logger(recorder: Any, source: str, host: str | None, bound: dict[str, Any]) -> AuditLogger:
+    if not isinstance(source, str) or not source:
+        raise InvalidRecord(f"source={source!r} cannot be recorded", "name the recording component, e.g. 'billing.api'")
+    context = {"source": source} if host is None else {"source": source, "host": host}
+    return AuditLogger(recorder, (), context).bind(**bound)
