@@ -20,7 +20,8 @@ from otel_audit.record import Actor, AuditRecord, Session, Target, address_type
 __all__ = ["ARGUMENTS", "build_record", "new_record_id"]
 
 ARGUMENTS: Final = frozenset({
-    "event", "host", "source", "user", "user_id", "session", "actor", "action", "outcome", "target", "custom", "message",
+    "event", "host", "source", "user", "user_id", "session", "actor", "action", "outcome", "target", "custom",
+    "message",
     "timestamp",
 })  # fmt: skip
 """What `build_record` gives a meaning to; any other bound value goes to the custom group ``context``."""
@@ -46,7 +47,7 @@ def build_record(values: Mapping[str, Any], catalog: Catalog, *, display: bool =
         The record, not committed yet.
 
     Raises:
-        InvalidRecord: The call is wrong: no host, host ``*``, no source or type, a wrong argument type or a naive datetime.
+        InvalidRecord: The call is wrong: no host, host ``*``, no source, no type, a wrong argument type, …
     """
     observed = _time.time_ns()
     cleaner = Cleaner()
@@ -187,7 +188,7 @@ def _timestamp(value: Any, observed: int, cleaner: Cleaner) -> int:
         return observed
     if isinstance(value, datetime):
         if value.tzinfo is None or value.utcoffset() is None:
-            _refuse("timestamp", value, "a naive datetime has no meaning elsewhere: give it a tzinfo such as datetime.UTC")
+            _refuse("timestamp", value, "a naive datetime has no meaning elsewhere: give it a tzinfo such as UTC")
         value = (value - _EPOCH) // _MICROSECOND * 1000
     elif not isinstance(value, int) or isinstance(value, bool):
         _refuse("timestamp", value, "give an aware datetime, or nanoseconds since the epoch as int")

@@ -75,8 +75,8 @@ def _table() -> tuple[EventType, ...]:
     return (
         # Prosody's mod_audit family.
         event("authentication-success", "LOGIN", "A user authenticated.", AUTHENTICATION),
-        event("authentication-failure", "LOGIN", "An authentication failed.", AUTHENTICATION, *reason, outcome="failure"),
-        event("new-client", "CREATE", "A client was seen for the first time.", AUTHENTICATION, "client.id", "client.agent"),
+        event("authentication-failure", "LOGIN", "A login failed.", AUTHENTICATION, *reason, outcome="failure"),
+        event("new-client", "CREATE", "A client was new.", AUTHENTICATION, "client.id", "client.agent"),
         event("user-registered", "CREATE", "An account was registered.", ACCOUNT_CHANGE, "invite-used.token"),
         event("user-deregistered", "DELETE", "An account was deleted.", ACCOUNT_CHANGE),
         event("user-deregistered-pending", "DELETE", "An account was marked for deletion.", ACCOUNT_CHANGE),

@@ -1,11 +1,11 @@
-"""Makes what a client sent recordable: escapes, cuts and converts, and lists each alteration; never refuses.
+r"""Makes what a client sent recordable: escapes, cuts and converts, and lists each alteration; never refuses.
 
 A mark reads ``field:what[:detail…]``:
 
 =================================  =====================================================================
 ``user:empty``                     the name was the empty string
 ``user:control``                   holds control or bidirectional-override characters (kept as they are)
-``user:escaped``                   invalid Unicode or NUL was replaced by ``\\ud800``, ``\\x00``, …
+``user:escaped``                   invalid Unicode or NUL was replaced by ``\ud800``, ``\x00``, …
 ``custom.g.f:cut:20000:<sha256>``  was 20,000 bytes of UTF-8 with this digest; the first 16 KiB were kept
 ``custom.g.f:converted:Decimal``   a type that OTLP lacks; its text was kept
 ``custom.g.f:deep``                nested too deeply; the rest was left out

@@ -159,7 +159,7 @@ def _choice(name: str, given: Any, environ: Mapping[str, str], allowed: Any, def
     return value
 
 
-def _positive(name: str, value: float) -> float:
+def _positive(name: str, value: Any) -> float:
     if not isinstance(value, (int, float)) or not 0 < value < 86_400:
         raise ConfigError(f"{name}={value!r} is no number of seconds", "give a positive number below 86400")
     return float(value)
@@ -169,12 +169,14 @@ def _exporter_names(environ: Mapping[str, str]) -> list[str]:
     names = [name.strip() for name in environ.get("OTEL_LOGS_EXPORTER", "").split(",") if name.strip()]
     for name in names:
         if name not in _EXPORTERS:
-            raise ConfigError(f"OTEL_LOGS_EXPORTER={name!r} is unknown", f"use {', '.join(_EXPORTERS)}, or configure(exporters=…)")
+            raise ConfigError(
+                f"OTEL_LOGS_EXPORTER={name!r} is unknown", f"use {', '.join(_EXPORTERS)}, or configure(exporters=…)"
+            )
     return names
 
 
 def _console() -> LogRecordExporter:
-    from opentelemetry.sdk._logs.export import ConsoleLogRecordExporter  # noqa: PLC0415 - the SDK is slow to import
+    from opentelemetry.sdk._logs.export import ConsoleLogRecordExporter
 
     return ConsoleLogRecordExporter()
 

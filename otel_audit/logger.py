@@ -77,7 +77,9 @@ class AuditLogger(BoundLoggerBase):
             InvalidRecord: `source` or `event` is among them.
         """
         for name in _FIXED & new_values.keys():
-            raise InvalidRecord(f"{name}={new_values[name]!r} cannot be bound", "a logger keeps its source: use get_logger()")
+            raise InvalidRecord(
+                f"{name}={new_values[name]!r} cannot be bound", "a logger keeps its source: use get_logger()"
+            )
         return type(self)(self._logger, self._processors, {**self._context, **new_values})
 
     def unbind(self, *keys: str) -> Self:
@@ -225,7 +227,8 @@ def _processed(processor: Processor, logger: Any, method: str, values: Any) -> A
         values = processor(logger, method, values)
     except DropEvent as error:
         raise ConfigError(
-            f"the processor {name} dropped an audit event", "audit records are never dropped: take it out of the audit chain"
+            f"the processor {name} dropped an audit event",
+            "audit records are never dropped: take it out of the audit chain",
         ) from error
     if not isinstance(values, Mapping):
         raise ConfigError(

@@ -26,7 +26,9 @@ class Metrics:
         meter = get_meter("otel_audit", __version__)
         self._waiting = waiting
         self._emitted = meter.create_counter("audit.records.emitted", "{record}", "Records committed to the archive.")
-        self._exported = meter.create_counter("audit.records.exported", "{record}", "Records accepted by a destination.")
+        self._exported = meter.create_counter(
+            "audit.records.exported", "{record}", "Records accepted by a destination."
+        )
         self._dropped = meter.create_counter(
             "audit.records.dropped", "{record}", "Records that could not be recorded; above 0 is critical."
         )
@@ -35,7 +37,10 @@ class Metrics:
             "audit.queue.depth", [self._depth], "{record}", "Records that a destination has still to accept."
         )
         meter.create_observable_gauge(
-            "audit.queue.oldest.age", [self._age], "s", "Age of the oldest record that a destination has still to accept."
+            "audit.queue.oldest.age",
+            [self._age],
+            "s",
+            "Age of the oldest record that a destination has still to accept.",
         )
 
     def emitted(self, records: int) -> None:

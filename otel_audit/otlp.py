@@ -71,7 +71,7 @@ def encode(record: AuditRecord, profile: Profile = "logs") -> bytes:
 
 
 @lru_cache(4096)
-def _fixed(
+def _fixed(  # noqa: PLR0917 - the key of the cache
     type_: str, host: str, source: str, action: str, outcome: str, actor_type: str, profile: Profile
 ) -> bytes:
     """Return the part that an application's records of one kind share."""
@@ -313,8 +313,8 @@ def decode(
     """
     log = read_log(otlp)
     get = log.attributes.get
-    actor_type = str(get(keys.ACTOR_TYPE, "system"))
-    outcome = str(get(keys.OUTCOME, "unknown"))
+    actor_type: Any = get(keys.ACTOR_TYPE)
+    outcome: Any = get(keys.OUTCOME)
     altered = get(keys.ALTERED)
     target_id = get(keys.TARGET_ID)
     return AuditRecord(
@@ -338,7 +338,7 @@ def decode(
         trace_flags=log.flags & 0xFF,
         altered=tuple(str(mark) for mark in altered) if isinstance(altered, tuple) else (),
         sequence=sequence,
-        integrity_hash=leaf and leaf.hex(),
+        integrity_hash=None if leaf is None else leaf.hex(),
         stream_id=stream_id,
     )
 

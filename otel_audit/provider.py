@@ -73,7 +73,8 @@ class AuditProvider:
         ship: bool = True,
     ) -> None:
         config = Config.load(
-            archive=archive, endpoint=endpoint, protocol=protocol, headers=headers, timeout=timeout, compression=compression,
+            archive=archive, endpoint=endpoint, protocol=protocol, headers=headers, timeout=timeout,
+            compression=compression,
             host=host, profile=profile, durability=durability, on_failure=on_failure, block_timeout=block_timeout,
             processors=processors, event_types=event_types, resource=resource, exporters=exporters, ship=ship,
         )  # fmt: skip
@@ -147,10 +148,11 @@ class AuditProvider:
         if not ranges:
             return True
         # All of them are asked, so that each hurries.
-        return all([shipper.flush(ranges, max(0.0, deadline - time.monotonic())) for shipper in self._shippers])
+        outcomes = [shipper.flush(ranges, max(0.0, deadline - time.monotonic())) for shipper in self._shippers]
+        return all(outcomes)
 
     def shutdown(self, timeout: float = 5.0) -> bool:
-        """Write and ship what is left, and stop; recording afterwards raises. What was not shipped stays in the archive.
+        """Write and ship what is left, and stop; recording afterwards raises, and what was not shipped stays archived.
 
         Args:
             timeout: Seconds to wait for the destinations.
@@ -244,7 +246,7 @@ def get_logger(source: str, host: str | None = None, **bound: Any) -> AuditLogge
 
 
 def _logger(recorder: Any, source: str, host: str | None, bound: dict[str, Any]) -> AuditLogger:
-    if not isinstance(source, str) or not source:
+    if not source or not isinstance(source, str):
         raise InvalidRecord(f"source={source!r} cannot be recorded", "name the recording component, e.g. 'billing.api'")
     context = {"source": source} if host is None else {"source": source, "host": host}
     return AuditLogger(recorder, (), context).bind(**bound)

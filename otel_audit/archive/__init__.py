@@ -1,0 +1,1 @@
+"""The local store, which is the outbox too."""

@@ -25,7 +25,8 @@ APPLICATION_ID: Final = 0x4F41_5544  # "OAUD"
 SCHEMA_VERSION: Final = 1
 _FIRST_SOUND_SQLITE: Final = 3_051_003
 _NETWORK_FILE_SYSTEMS: Final = frozenset({
-    "9p", "afs", "ceph", "cifs", "fuse.sshfs", "glusterfs", "fuse.glusterfs", "lustre", "ncpfs", "nfs", "nfs4", "smb3", "smbfs",
+    "9p", "afs", "ceph", "cifs", "fuse.sshfs", "glusterfs", "fuse.glusterfs",
+    "lustre", "ncpfs", "nfs", "nfs4", "smb3", "smbfs",
 })  # fmt: skip
 
 Mode = Literal["read", "write"]
@@ -34,7 +35,7 @@ Mode = Literal["read", "write"]
 class Database:
     """One connection to an archive, used under a lock, closed around forks, opened when first needed.
 
-    ``with database as connection:`` takes the lock. Nothing else may run under it that can wait long: a fork waits for it.
+    ``with database as connection:`` takes the lock. Nothing may run under it that can wait long: a fork waits for it.
 
     Args:
         path: The file.
@@ -137,7 +138,8 @@ class Database:
             raise ArchiveError(f"the archive {self.path} is closed", "open it again")
         if self._must_exist and not self.path.exists():
             raise ArchiveError(
-                f"there is no archive at {self.path}", "give --archive or set OTEL_AUDIT_ARCHIVE to where the application records"
+                f"there is no archive at {self.path}",
+                "give --archive or set OTEL_AUDIT_ARCHIVE to where the application records",
             )
         with archive_errors(self.path):
             connection = self._open_to_write() if self.mode == "write" else self._open_to_read()
@@ -204,7 +206,9 @@ def archive_errors(path: Path) -> Iterator[None]:
     except apsw.Error as error:
         raise ArchiveError(f"{path}: {error}", _hint(error)) from error
     except OSError as error:
-        raise ArchiveError(f"{path}: {error.strerror or error}", "check the path, its permissions and the disk") from error
+        raise ArchiveError(
+            f"{path}: {error.strerror or error}", "check the path, its permissions and the disk"
+        ) from error
 
 
 def _hint(error: apsw.Error) -> str:
@@ -327,7 +331,8 @@ def _migrate(connection: apsw.Connection, path: Path) -> None:
         if _check_version(connection, path) < SCHEMA_VERSION:
             connection.execute(resources.files("otel_audit.archive").joinpath("schema.sql").read_text("utf-8"))
             connection.execute(
-                "INSERT INTO meta VALUES ('archive_id', ?), ('created', ?), ('folded', 0)", (uuid.uuid4().hex, time.time_ns())
+                "INSERT INTO meta VALUES ('archive_id', ?), ('created', ?), ('folded', 0)",
+                (uuid.uuid4().hex, time.time_ns()),
             )
             connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")

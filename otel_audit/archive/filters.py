@@ -89,7 +89,9 @@ class Filter:
             try:
                 re.compile(self.grep)
             except re.error as error:
-                raise ConfigError(f"{self.grep!r} is no regular expression: {error}", "escape special characters") from None
+                raise ConfigError(
+                    f"{self.grep!r} is no regular expression: {error}", "escape special characters"
+                ) from None
         for moment in (self.since, self.until):
             if moment is not None:
                 nanoseconds(moment)

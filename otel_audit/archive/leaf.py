@@ -34,7 +34,9 @@ def commitment(salt: bytes, header: bytes, otlp: bytes) -> bytes:
     return hashlib.sha256(_COMMIT + salt + header + otlp).digest()
 
 
-def leaf_hash(kind: int, sequence: int, observed: int, record_id: bytes, host: str, type_: str, content: bytes) -> bytes:
+def leaf_hash(  # noqa: PLR0917 - the parts of the leaf, in their order
+    kind: int, sequence: int, observed: int, record_id: bytes, host: str, type_: str, content: bytes
+) -> bytes:
     """Return a record's leaf hash.
 
     Args:
@@ -47,9 +49,6 @@ def leaf_hash(kind: int, sequence: int, observed: int, record_id: bytes, host: s
         content: The `commitment`.
     """
     host_bytes, type_bytes = host.encode(), type_.encode()
-    return hashlib.sha256(
-        b"".join((
-            b"\0", _VERSION, bytes((kind,)), sequence.to_bytes(8), observed.to_bytes(8), record_id,
-            bytes((len(host_bytes),)), host_bytes, bytes((len(type_bytes),)), type_bytes, content,
-        ))  # fmt: skip
-    ).digest()
+    head = b"\0" + _VERSION + bytes((kind,)) + sequence.to_bytes(8) + observed.to_bytes(8) + record_id
+    names = bytes((len(host_bytes),)) + host_bytes + bytes((len(type_bytes),)) + type_bytes
+    return hashlib.sha256(head + names + content).digest()

@@ -1,4 +1,4 @@
-"""Reads the archive: records by any criterion, counts over time, state of delivery. Touches neither writer nor shipper."""
+"""Reads the archive: records by any criterion, state of delivery. Touches neither writer nor shipper."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def open_archive(path: str | os.PathLike[str]) -> Archive:
     """
     archive = Archive(path)
     try:
-        with archive._database:
+        with archive.database:
             pass
     except BaseException:
         archive.close()
@@ -123,7 +123,7 @@ class Archive:
     """An archive opened to read. Create it with `open_archive`."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._database = Database(path, "read", cache_kib=65_536)
+        self.database = Database(path, "read", cache_kib=65_536)
         self._id = ""
 
     def __enter__(self) -> Self:
@@ -137,7 +137,7 @@ class Archive:
     @property
     def path(self) -> Path:
         """The archive's file."""
-        return self._database.path
+        return self.database.path
 
     @property
     def id(self) -> str:
@@ -148,7 +148,7 @@ class Archive:
 
     def close(self) -> None:
         """Close the archive; safe to call twice."""
-        self._database.close()
+        self.database.close()
 
     def query(
         self, filter: Filter | None = None, *, limit: int | None = None, oldest_first: bool = False, **criteria: Any
@@ -176,12 +176,14 @@ class Archive:
             try:
                 yield decode(row.otlp, row.record_id, sequence=row.sequence, leaf=row.leaf, stream_id=self.id)
             except ValueError as error:
-                raise ArchiveError(f"record {row.sequence} cannot be decoded: {error}", "the archive was damaged") from error
+                raise ArchiveError(
+                    f"record {row.sequence} cannot be decoded: {error}", "the archive is damaged"
+                ) from error
 
     def rows(self, filter: Filter, *, limit: int | None = None, oldest_first: bool = False) -> Iterator[Row]:
         """Iterate over the records that match, as they are stored; see `query`."""
         found = 0
-        for row in self._candidates(filter, limit, oldest_first):
+        for row in self._candidates(filter, limit, oldest_first=oldest_first):
             if limit is not None and found >= limit:
                 return
             if filter.needs_content and not filter.matches(read_log(row.otlp), row.record_id):
@@ -194,11 +196,12 @@ class Archive:
         rows = self._all("SELECT resource, scope FROM resource WHERE id = ?", (resource,))
         if not rows:
             raise ArchiveError(f"resource {resource} is missing", "the archive was damaged")
-        return rows[0]
+        resource_bytes, scope = rows[0]
+        return resource_bytes, scope
 
     def status(self) -> Status:
         """Return the state of the archive and of its delivery."""
-        with self._database as connection, archive_errors(self.path):
+        with self.database as connection, archive_errors(self.path):
             connection.execute("BEGIN")
             try:
                 return self._status(connection)
@@ -211,8 +214,8 @@ class Archive:
         def observed(sequence: int) -> int | None:
             return connection.execute("SELECT observed FROM record WHERE sequence = ?", (sequence,)).get  # type: ignore[no-any-return]
 
-        dead = dict(
-            connection.execute("SELECT destination, count(*) FROM dead_letter WHERE NOT requeued GROUP BY 1").fetchall()
+        dead: dict[str, int] = dict(
+            connection.execute("SELECT destination, count(*) FROM dead_letter WHERE NOT requeued GROUP BY 1")
         )
         destinations = tuple(
             DestinationStatus(name, endpoint, cursor, dead.get(name, 0), blocked, success, error)
@@ -220,7 +223,10 @@ class Archive:
                 "SELECT name, endpoint, cursor, blocked, last_success, last_error FROM destination ORDER BY name"
             )
         )
-        requeued = connection.execute("SELECT min(sequence), count(*) FROM dead_letter WHERE requeued").fetchone() or (None, 0)
+        requeued = connection.execute("SELECT min(sequence), count(*) FROM dead_letter WHERE requeued").fetchone() or (
+            None,
+            0,
+        )
         cursor = min((destination.cursor for destination in destinations), default=head)
         oldest = min((n for n in (requeued[0], cursor + 1 if cursor < head else None) if n is not None), default=None)
         return Status(
@@ -239,33 +245,34 @@ class Archive:
 
     # -- finding --
 
-    def _candidates(self, filter: Filter, limit: int | None, oldest_first: bool) -> Iterator[Row]:
+    def _candidates(self, filter: Filter, limit: int | None, *, oldest_first: bool) -> Iterator[Row]:
         """Iterate over the records that match by their columns."""
-        low, high, folded = self._bounds(filter)
+        low, high, folded = self.bounds(filter)
         condition, values = filter.sql
         chunk = min(_CHUNK, limit) if limit and not filter.needs_content else _CHUNK
         direction = "ASC" if oldest_first else "DESC"
-        for start, end in _windows(low, high, folded, oldest_first, bool(filter.indexed)):
+        for start, end in _windows(low, high, folded, oldest_first=oldest_first, indexed=bool(filter.indexed)):
             source, source_values = _source(filter.indexed, start, end, folded)
             statement = (
                 f"SELECT {_CONTENT} FROM {source} WHERE sequence BETWEEN ? AND ? AND {condition}"
                 f" ORDER BY sequence {direction} LIMIT {max(chunk, 1)}"
             )
-            while start <= end:
-                rows = self._all(statement, (*source_values, start, end, *values))
+            first, last = start, end
+            while first <= last:
+                rows = self._all(statement, (*source_values, first, last, *values))
                 for sequence, record_id, leaf, otlp, resource in rows:
                     yield Row(sequence, _uuid(record_id), leaf, otlp, resource)
                 if len(rows) < chunk:
                     break
                 if oldest_first:
-                    start = rows[-1][0] + 1
+                    first = rows[-1][0] + 1
                 else:
-                    end = rows[-1][0] - 1
+                    last = rows[-1][0] - 1
 
-    def _bounds(self, filter: Filter) -> tuple[int, int, int]:
+    def bounds(self, filter: Filter) -> tuple[int, int, int]:
         """Return the first and the last sequence that can match, and how far the archive is folded."""
         low = (filter.after or 0) + 1
-        with self._database as connection, archive_errors(self.path):
+        with self.database as connection, archive_errors(self.path):
             head = int(connection.execute("SELECT max(sequence) FROM record").get or 0)
             folded = int(connection.execute("SELECT value FROM meta WHERE key = 'folded'").get)
             high = head if filter.before is None else min(head, filter.before - 1)
@@ -281,11 +288,11 @@ class Archive:
         return low, high if tail or last is None else min(high, (last + 1) * ZONE), folded
 
     def _all(self, statement: str, values: tuple[Any, ...] = ()) -> list[Any]:
-        with self._database as connection, archive_errors(self.path):
+        with self.database as connection, archive_errors(self.path):
             return connection.execute(statement, values).fetchall()
 
     def _get(self, statement: str, values: tuple[Any, ...] = ()) -> Any:
-        with self._database as connection, archive_errors(self.path):
+        with self.database as connection, archive_errors(self.path):
             return connection.execute(statement, values).get
 
 
@@ -306,7 +313,7 @@ def _zone_conditions(filter: Filter) -> tuple[list[str], list[int]]:
     return [term for term, _ in terms], [value for _, value in terms]
 
 
-def _windows(low: int, high: int, folded: int, oldest_first: bool, indexed: bool) -> Iterator[tuple[int, int]]:
+def _windows(low: int, high: int, folded: int, *, oldest_first: bool, indexed: bool) -> Iterator[tuple[int, int]]:
     """Split a range of sequences, so that a look-up in postings ends early where matches are many.
 
     Each window is twice as large as the one before. Without a look-up there is one window: a scan ends by itself.
@@ -337,12 +344,14 @@ def _source(indexed: Mapping[int, Any], start: int, end: int, folded: int) -> tu
         return "record", ()
     (first_field, first_value), *others = indexed.items()
     terms = "".join(
-        " AND EXISTS (SELECT 1 FROM posting q WHERE q.run = p.run AND q.field = ? AND q.value = ? AND q.sequence = p.sequence)"
+        " AND EXISTS (SELECT 1 FROM posting q"
+        " WHERE q.run = p.run AND q.field = ? AND q.value = ? AND q.sequence = p.sequence)"
         for _ in others
     )
     source = (
         "(WITH RECURSIVE runs(n) AS (SELECT ? UNION ALL SELECT n + 1 FROM runs WHERE n < ?)"
-        f" SELECT p.sequence AS found FROM runs CROSS JOIN posting p ON p.run = n AND p.field = ? AND p.value = ?{terms})"
+        " SELECT p.sequence AS found FROM runs"
+        f" CROSS JOIN posting p ON p.run = n AND p.field = ? AND p.value = ?{terms})"
         " CROSS JOIN record ON sequence = found"
     )
     values: list[Any] = [(start - 1) // RUN, (end - 1) // RUN, first_field, first_value]

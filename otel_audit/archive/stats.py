@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Final, Literal
 
 from otel_audit.archive.database import archive_errors
-from otel_audit.archive.filters import Filter, nanoseconds
+from otel_audit.archive.filters import Filter
 from otel_audit.archive.index import ZONE
 from otel_audit.archive.query import Archive
 from otel_audit.otlp import read_log
@@ -47,7 +47,7 @@ def histogram(archive: Archive, edges: Sequence[int], filter: Filter = _ALL) -> 
         for row in archive.rows(narrowed):
             add(read_log(row.otlp).time)
         return counted
-    with archive._database as connection, archive_errors(archive.path):
+    with archive.database as connection, archive_errors(archive.path):
         connection.execute("BEGIN")  # one state of the archive for zones and rows
         try:
             cut = []
@@ -84,13 +84,14 @@ def counts(archive: Archive, field: Field, filter: Filter = _ALL, *, limit: int 
         tally: Counter[str | None] = Counter(_value(record, field) for record in archive.query(filter))
         return tally.most_common(limit)
     condition, values = filter.sql
-    low, high, _ = archive._bounds(filter)
-    with archive._database as connection, archive_errors(archive.path):
-        return connection.execute(
+    low, high, _ = archive.bounds(filter)
+    with archive.database as connection, archive_errors(archive.path):
+        rows = connection.execute(
             f"SELECT {field}, count(*) FROM record WHERE sequence BETWEEN ? AND ? AND {condition}"
             " GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT ?",
             (low, high, *values, limit),
-        ).fetchall()
+        )
+        return [(value, int(count)) for value, count in rows]
 
 
 def _value(record: object, field: str) -> str | None:
@@ -99,4 +100,3 @@ def _value(record: object, field: str) -> str | None:
         return None if session is None or session.ip is None else str(session.ip)
     value = getattr(record, field)
     return None if value is None else str(value)
-

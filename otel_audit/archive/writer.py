@@ -1,15 +1,14 @@
-"""Commits records: one transaction and one fsync for everybody who waits.
+"""Brings records to the disk: one transaction and one fsync for everybody who waits.
 
-A lone caller commits inline, which is about twice as fast as a hand-over. Callers that find a commit under way queue up;
-one thread drains whatever waits, without lingering, and wakes them after the commit. In memory alone wait only records
-of durability ``queued``.
+A lone caller commits inline, which is about twice as fast as a hand-over. Callers that find a commit under way
+queue up; one thread drains whatever waits, without lingering, and wakes them after the commit. Only records of
+durability ``queued`` wait in memory while nobody waits for them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import threading
 import time
 from collections import deque
@@ -20,9 +19,10 @@ import apsw
 
 from otel_audit import forksafe
 from otel_audit.archive import index
-from otel_audit.archive.database import Database, archive_errors
-from otel_audit.archive.leaf import EVENT, commitment, header_digest, leaf_hash
-from otel_audit.errors import ArchiveError, AuditError, IntegrityError
+from otel_audit.archive.commit import Committer
+from otel_audit.archive.database import Database
+from otel_audit.archive.pending import Pending, wake_callers
+from otel_audit.errors import ArchiveError, AuditError
 from otel_audit.record import AuditRecord, Receipt
 
 __all__ = ["Writer"]
@@ -32,28 +32,8 @@ _QUEUE: Final = 16_384
 _LINGER: Final = 0.005
 """Seconds that records nobody waits for may gather: fewer, larger commits."""
 _IDLE: Final = 1.0
-_RANGES: Final = 4_096
-"""Most ranges of own sequences that are told apart; later ones take in other processes' records between them."""
-_COLUMNS: Final = 17
-_ROW: Final = "(" + ",".join("?" * _COLUMNS) + ")"
-# One statement a chunk: apsw gives up the GIL at every step, and gets it back from a busy caller only after a while.
-_INSERTS: Final = {size: f"INSERT INTO record VALUES {','.join([_ROW] * size)}" for size in (128, 16, 4, 1)}
 
 _log = logging.getLogger("otel_audit.archive")
-
-
-class _Pending:
-    """One record on its way to the disk, and whom to tell."""
-
-    __slots__ = ("done", "error", "loop", "otlp", "receipt", "record")
-
-    def __init__(self, record: AuditRecord, otlp: bytes) -> None:
-        self.record = record
-        self.otlp = otlp
-        self.receipt: Receipt | None = None
-        self.error: AuditError | None = None
-        self.done: threading.Lock | asyncio.Future[Receipt] | None = None
-        self.loop: asyncio.AbstractEventLoop | None = None
 
 
 class Writer:
@@ -74,19 +54,14 @@ class Writer:
         on_commit: Callable[[int, int], None] = lambda _records, _sequence: None,
     ) -> None:
         self._database = database
-        self._header = (resource, scope)
-        self._digest = header_digest(resource, scope)
+        self._committer = Committer(database, resource, scope)
         self._on_commit = on_commit
-        self._resource_id = 0
-        self._archive_id = ""
-        self._head = 0
-        self._ranges: list[tuple[int, int]] = []
         self._unfolded = index.SLICE  # not known yet: look
         self._reset()
         forksafe.register(self)
 
     def _reset(self) -> None:
-        self._queue: deque[_Pending] = deque()
+        self._queue: deque[Pending] = deque()
         self._condition = threading.Condition()
         self._thread: threading.Thread | None = None
         self._sleeping = False
@@ -98,11 +73,11 @@ class Writer:
     @property
     def head(self) -> int:
         """The last sequence that this process committed, 0 before the first."""
-        return self._head
+        return self._committer.head
 
     def committed(self) -> list[tuple[int, int]]:
         """Return what this process committed, as ranges of sequences; other processes' records lie between them."""
-        return list(self._ranges)
+        return list(self._committer.ranges)
 
     @property
     def queued(self) -> int:
@@ -120,7 +95,7 @@ class Writer:
         Raises:
             ArchiveError: It was not committed; or, after `timeout`, it is not known whether it was.
         """
-        pending = _Pending(record, otlp)
+        pending = Pending(record, otlp)
         if not self._queue and self._database.try_lock():
             try:
                 self._check_open()
@@ -129,14 +104,14 @@ class Writer:
                 self._database.unlock()
             if self._unfolded >= index.SLICE or self._thread is None:
                 self._wake()
-            return _result(pending)
+            return pending.result()
         done = threading.Lock()
         done.acquire()
         pending.done = done
         self._put(pending, waits=True)
         if not done.acquire(timeout=timeout):
             self._give_up(pending, timeout)
-        return _result(pending)
+        return pending.result()
 
     async def write_async(self, record: AuditRecord, otlp: bytes, timeout: float) -> Receipt:
         """Commit one record and return its receipt, without blocking the event loop.
@@ -149,7 +124,7 @@ class Writer:
         Raises:
             ArchiveError: It was not committed; or, after `timeout`, it is not known whether it was.
         """
-        pending = _Pending(record, otlp)
+        pending = Pending(record, otlp)
         pending.loop = asyncio.get_running_loop()
         future: asyncio.Future[Receipt] = pending.loop.create_future()
         pending.done = future
@@ -160,7 +135,7 @@ class Writer:
         finally:
             deadline.cancel()
 
-    def _expire(self, pending: _Pending, timeout: float) -> None:
+    def _expire(self, pending: Pending, timeout: float) -> None:
         """Tell a task that waits in vain."""
         try:
             self._give_up(pending, timeout)
@@ -181,16 +156,16 @@ class Writer:
         """
         if len(self._queue) >= _QUEUE:
             self._wait_for_room(timeout)
-        self._put(_Pending(record, otlp), waits=False)
+        self._put(Pending(record, otlp), waits=False)
 
     async def enqueue_async(self, record: AuditRecord, otlp: bytes, timeout: float) -> None:
-        """Leave one record to the writer thread like `enqueue`, without blocking the event loop while the queue is full.
+        """Leave one record to the writer thread like `enqueue`, without blocking the event loop while it is full.
 
         Raises:
             ArchiveError: The queue stayed full.
         """
         if len(self._queue) < _QUEUE:
-            self._put(_Pending(record, otlp), waits=False)
+            self._put(Pending(record, otlp), waits=False)
         else:
             await asyncio.to_thread(self.enqueue, record, otlp, timeout)
 
@@ -228,7 +203,7 @@ class Writer:
         if self._closed:
             raise ArchiveError("the writer is closed", "record before shutdown()")
 
-    def _put(self, pending: _Pending, *, waits: bool) -> None:
+    def _put(self, pending: Pending, *, waits: bool) -> None:
         with self._condition:
             self._check_open()
             self._queue.append(pending)
@@ -266,7 +241,7 @@ class Writer:
             finally:
                 self._waiters -= 1
 
-    def _give_up(self, pending: _Pending, timeout: float) -> None:
+    def _give_up(self, pending: Pending, timeout: float) -> None:
         with self._condition:
             try:
                 self._queue.remove(pending)
@@ -276,7 +251,8 @@ class Writer:
                 what = "may or may not be recorded"
         if pending.receipt is None and pending.error is None:
             raise ArchiveError(
-                f"record {pending.record.record_id} {what}: no commit within {timeout:g} s", "look at the archive's disk"
+                f"record {pending.record.record_id} {what}: no commit within {timeout:g} s",
+                "look at the archive's disk",
             )
 
     # -- the thread --
@@ -291,7 +267,7 @@ class Writer:
         with self._condition:
             self._thread = None
 
-    def _next_batch(self) -> list[_Pending] | None:
+    def _next_batch(self) -> list[Pending] | None:
         """Return what waits, an empty list when idle, None when closed."""
         with self._condition:
             if not self._queue and not self._closed:
@@ -308,7 +284,7 @@ class Writer:
             self._busy = len(batch)
             return batch
 
-    def _process(self, batch: list[_Pending]) -> None:
+    def _process(self, batch: list[Pending]) -> None:
         if not batch:
             return
         try:
@@ -316,7 +292,7 @@ class Writer:
                 self._commit(batch)
         except AuditError as error:
             self._refuse(batch, error)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the thread must live, and callers must hear of it
             # Whatever it is, those who wait must hear of it, and the thread must live.
             _log.exception("a commit to %s failed unexpectedly", self._database.path)
             self._refuse(batch, ArchiveError(f"the commit failed: {error!r}", "report this as a fault"))
@@ -325,9 +301,9 @@ class Writer:
             self._busy = 0
             self._waiters -= waited
             self._condition.notify_all()
-        _wake_callers(batch)
+        wake_callers(batch)
 
-    def _refuse(self, batch: list[_Pending], error: AuditError) -> None:
+    def _refuse(self, batch: list[Pending], error: AuditError) -> None:
         """Tell those who wait; keep the others, for whom nobody can raise, and try again."""
         keep = []
         for pending in batch:
@@ -356,81 +332,14 @@ class Writer:
             # Queries scan what is not folded: nothing is lost, and the next commit tries again.
             _log.warning("postponed folding of %s: %s", self._database.path, error)
 
-    # -- the commit, under the database's lock --
-
-    def _commit(self, batch: Sequence[_Pending]) -> None:
-        with archive_errors(self._database.path):
-            connection = self._database.locked_connection()
-            self._check_file()
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                first = self._check_head(connection) + 1
-                rows, leaves = self._rows(connection, batch, first)
-                for statement, values in _chunks(rows):
-                    connection.execute(statement, values)
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
-        committed = time.time_ns()
-        for sequence, (pending, leaf) in enumerate(zip(batch, leaves, strict=True), first):
-            pending.receipt = Receipt(pending.record.record_id, sequence, leaf.hex(), committed)
-        self._head = first + len(batch) - 1
-        self._note_range(first)
+    def _commit(self, batch: Sequence[Pending]) -> None:
+        """Commit, under the database's lock, and keep the receipts."""
+        receipts = self._committer.commit([(pending.record, pending.otlp) for pending in batch])
+        for pending, receipt in zip(batch, receipts, strict=True):
+            pending.receipt = receipt
         self._unfolded += len(batch)
         self._refused_since = 0.0
-        self._on_commit(len(batch), self._head)
-
-    def _note_range(self, first: int) -> None:
-        if self._ranges and (self._ranges[-1][1] + 1 == first or len(self._ranges) >= _RANGES):
-            first = self._ranges.pop()[0]
-        self._ranges.append((first, self._head))
-
-    def _check_file(self) -> None:
-        try:
-            inode = os.stat(self._database.path).st_ino  # noqa: PTH116 - on the path of every commit
-        except FileNotFoundError:
-            inode = -1
-        if inode != self._database.inode:
-            self._database.reopen()
-            raise IntegrityError(
-                f"the archive {self._database.path} was removed or replaced while it was in use",
-                "put the original file back, or restart to begin a new archive",
-            )
-
-    def _check_head(self, connection: apsw.Connection) -> int:
-        """Return the last sequence, having seen that the archive is the one we know and did not shrink."""
-        if not self._archive_id:
-            self._archive_id = str(connection.execute("SELECT value FROM meta WHERE key = 'archive_id'").get)
-            self._resource_id = 0
-        head = int(connection.execute("SELECT max(sequence) FROM record").get or 0)
-        if head < self._head:
-            raise IntegrityError(
-                f"the archive {self._database.path} ends at {head}, but {self._head} records had been committed",
-                "an older copy was restored or records were deleted: keep the file, and find out by whom",
-            )
-        return head
-
-    def _rows(
-        self, connection: apsw.Connection, batch: Sequence[_Pending], first: int
-    ) -> tuple[list[tuple[object, ...]], list[bytes]]:
-        if not self._resource_id:
-            self._resource_id = _resource_id(connection, *self._header, self._digest)
-        salts = os.urandom(32 * len(batch))
-        rows: list[tuple[object, ...]] = []
-        leaves: list[bytes] = []
-        for offset, pending in enumerate(batch):
-            record, otlp, sequence = pending.record, pending.otlp, first + offset
-            salt = salts[offset * 32 : offset * 32 + 32]
-            identity = bytes.fromhex(record.record_id.replace("-", ""))
-            content = commitment(salt, self._digest, otlp)
-            leaf = leaf_hash(EVENT, sequence, record.observed, identity, record.host, record.type, content)
-            leaves.append(leaf)
-            rows.append((
-                sequence, EVENT, record.time, record.observed, *columns(record), identity, self._resource_id, leaf, salt, otlp
-            ))  # fmt: skip
-        return rows, leaves
+        self._on_commit(len(batch), self._committer.head)
 
     # -- forks --
 
@@ -443,72 +352,6 @@ class Writer:
     def after_fork_in_child(self) -> None:
         """Forget the parent's thread and what it will write."""
         closed = self._closed
-        self._ranges = []  # what the parent recorded is the parent's to flush
+        self._committer.forget()
         self._reset()
         self._closed = closed
-
-
-def columns(record: AuditRecord) -> tuple[object, ...]:
-    """Return the columns from ``host`` to ``trace`` that are derived from a record's bytes."""
-    session = record.session
-    return (
-        record.host,
-        record.user,
-        record.source,
-        record.type,
-        record.outcome,
-        None if session is None else session.id,
-        None if session is None or session.ip is None else str(session.ip),
-        bytes.fromhex(record.trace_id) if record.trace_id else None,
-    )
-
-
-def _resource_id(connection: apsw.Connection, resource: bytes, scope: bytes, digest: bytes) -> int:
-    connection.execute(
-        "INSERT INTO resource (resource, scope, digest) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (resource, scope, digest)
-    )
-    return int(connection.execute("SELECT id FROM resource WHERE digest = ?", (digest,)).get)
-
-
-def _chunks(rows: list[tuple[object, ...]]) -> list[tuple[str, list[object]]]:
-    """Return statements and values that insert all rows with as few statements as the prepared sizes allow."""
-    chunks = []
-    start = 0
-    for size, statement in _INSERTS.items():
-        while len(rows) - start >= size:
-            chunks.append((statement, [value for row in rows[start : start + size] for value in row]))
-            start += size
-    return chunks
-
-
-def _result(pending: _Pending) -> Receipt:
-    if pending.receipt is None:
-        raise pending.error or ArchiveError("the commit ended without an outcome", "report this as a fault")
-    return pending.receipt
-
-
-def _wake_callers(batch: Sequence[_Pending]) -> None:
-    loops: dict[asyncio.AbstractEventLoop, list[_Pending]] = {}
-    for pending in batch:
-        if isinstance(pending.done, asyncio.Future):
-            assert pending.loop is not None  # noqa: S101 - set together with the future
-            loops.setdefault(pending.loop, []).append(pending)
-        elif pending.done is not None:
-            pending.done.release()
-    for loop, waiting in loops.items():
-        try:
-            loop.call_soon_threadsafe(_resolve, waiting)
-        except RuntimeError:
-            # The loop was closed while its records were committed: nobody is left to tell.
-            _log.warning("%d audit records were committed after their event loop had closed", len(waiting))
-
-
-def _resolve(waiting: Sequence[_Pending]) -> None:
-    for pending in waiting:
-        future = pending.done
-        if not isinstance(future, asyncio.Future) or future.done():
-            continue
-        if pending.receipt is not None:
-            future.set_result(pending.receipt)
-        else:
-            future.set_exception(pending.error or ArchiveError("the commit ended without an outcome"))

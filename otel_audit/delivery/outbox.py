@@ -33,7 +33,8 @@ FROM (SELECT sequence, resource, record_id, otlp FROM
 """
 _BEHIND: Final = _READ.format(which="sequence > ? AND otlp IS NOT NULL")
 _REQUEUED: Final = _READ.format(
-    which="sequence IN (SELECT sequence FROM dead_letter WHERE destination = ? AND requeued ORDER BY sequence LIMIT 2048)"
+    which="sequence IN (SELECT sequence FROM dead_letter WHERE destination = ? AND requeued"
+    " ORDER BY sequence LIMIT 2048)"
     " AND otlp IS NOT NULL"
 )
 
@@ -79,7 +80,8 @@ class Outbox:
     def register(self, endpoint: str) -> None:
         """Make the destination known under its name, with its present endpoint."""
         self._change(
-            "INSERT INTO destination (name, endpoint) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET endpoint = excluded.endpoint"
+            "INSERT INTO destination (name, endpoint) VALUES (?, ?)"
+            " ON CONFLICT (name) DO UPDATE SET endpoint = excluded.endpoint"
             " WHERE endpoint != excluded.endpoint",
             (self._name, endpoint),
         )
@@ -88,8 +90,9 @@ class Outbox:
     def progress(self) -> tuple[int, int]:
         """Return the cursor and the last sequence, as they are now."""
         with self._database as connection, archive_errors(self._database.path):
-            row = connection.execute(
-                "SELECT (SELECT cursor FROM destination WHERE name = ?), (SELECT max(sequence) FROM record)", (self._name,)
+            row: Any = connection.execute(
+                "SELECT (SELECT cursor FROM destination WHERE name = ?), (SELECT max(sequence) FROM record)",
+                (self._name,),
             ).fetchone()
         self.cursor = row[0] or 0
         return self.cursor, row[1] or 0
@@ -98,9 +101,10 @@ class Outbox:
         """Return how many records wait, and when the oldest of them was recorded (nanoseconds)."""
         cursor, head = self.progress()
         with self._database as connection, archive_errors(self._database.path):
-            count, first = connection.execute(
+            row: Any = connection.execute(
                 "SELECT count(*), min(sequence) FROM dead_letter WHERE destination = ? AND requeued", (self._name,)
             ).fetchone()
+            count, first = row
             oldest = first if first is not None else cursor + 1
             observed = connection.execute("SELECT observed FROM record WHERE sequence = ?", (oldest,)).get
         return head - cursor + count, observed
@@ -125,10 +129,10 @@ class Outbox:
             if not self._stream:
                 archive_id = connection.execute("SELECT value FROM meta WHERE key = 'archive_id'").get
                 self._stream = stream_attribute(str(archive_id))
-            requeued = connection.execute(_REQUEUED, (self._name, limit, MAX_BYTES)).fetchone()
+            requeued: Any = connection.execute(_REQUEUED, (self._name, limit, MAX_BYTES)).fetchone()
             if requeued[0]:
                 return self._entries(*requeued, requeued=True)
-            following = connection.execute(_BEHIND, (self.cursor, limit, MAX_BYTES)).fetchone()
+            following: Any = connection.execute(_BEHIND, (self.cursor, limit, MAX_BYTES)).fetchone()
             return self._entries(*following, requeued=False) if following[0] else []
 
     def _entries(self, index: str, content: bytes, *, requeued: bool) -> list[Entry]:
@@ -140,7 +144,9 @@ class Outbox:
             end = start + int(size)
             record_id = f"{identity[:8]}-{identity[8:12]}-{identity[12:16]}-{identity[16:20]}-{identity[20:]}"
             number = int(sequence)
-            entries.append(Entry(number, int(resource), shipped(content[start:end], record_id, number, stream), requeued))
+            entries.append(
+                Entry(number, int(resource), shipped(content[start:end], record_id, number, stream), requeued)
+            )
             start = end
         return entries
 
@@ -174,16 +180,19 @@ class Outbox:
                 for entry in entries if dead is not None else [entry for entry in entries if entry.requeued]:
                     if dead is None:
                         connection.execute(
-                            "DELETE FROM dead_letter WHERE destination = ? AND sequence = ?", (self._name, entry.sequence)
+                            "DELETE FROM dead_letter WHERE destination = ? AND sequence = ?",
+                            (self._name, entry.sequence),
                         )
                     else:
                         connection.execute(
-                            "INSERT OR REPLACE INTO dead_letter VALUES (?, ?, ?, ?, 0)", (self._name, entry.sequence, now, dead)
+                            "INSERT OR REPLACE INTO dead_letter VALUES (?, ?, ?, ?, 0)",
+                            (self._name, entry.sequence, now, dead),
                         )
                 last = max((entry.sequence for entry in entries if not entry.requeued), default=0)
                 success: tuple[Any, ...] = (now, now if error else None) if dead is None else (None, now)
                 connection.execute(
-                    "UPDATE destination SET cursor = max(cursor, ?), last_success = coalesce(?, last_success), blocked = NULL,"
+                    "UPDATE destination SET cursor = max(cursor, ?), last_success = coalesce(?, last_success),"
+                    " blocked = NULL,"
                     " last_error = ?, last_error_time = ? WHERE name = ?",
                     (last, success[0], error or None, success[1], self._name),
                 )
@@ -235,7 +244,9 @@ def requeue(
                     terms.append("destination = ?")
                     values.append(destination)
                 changed = 0
-                for chunk in [sequences[n : n + 500] for n in range(0, len(sequences), 500)] if sequences is not None else [()]:
+                for chunk in (
+                    [sequences[n : n + 500] for n in range(0, len(sequences), 500)] if sequences is not None else [()]
+                ):
                     among = [f"sequence IN ({','.join('?' * len(chunk))})"] if chunk else []
                     connection.execute(
                         f"UPDATE dead_letter SET requeued = 1 WHERE {' AND '.join([*terms, *among])}", (*values, *chunk)

@@ -37,11 +37,13 @@ def make_shippers(config: Config, on_export: OnExport = _no_export) -> list[Ship
     for name, exporter in config.exporters.items():
         makers[name] = partial(_sdk_sender, exporter, name)
     timeout = config.otlp.timeout if config.otlp is not None else 10.0
-    return [Shipper(config.archive, name, maker, timeout=timeout, on_export=on_export) for name, maker in makers.items()]
+    return [
+        Shipper(config.archive, name, maker, timeout=timeout, on_export=on_export) for name, maker in makers.items()
+    ]
 
 
 def _sdk_sender(exporter: LogRecordExporter, name: str) -> Sender:
-    from otel_audit.delivery.sdk import SdkExporterSender  # noqa: PLC0415 - loads the SDK, which OTLP does not need
+    from otel_audit.delivery.sdk import SdkExporterSender
 
     return SdkExporterSender(exporter, name)
 
@@ -102,7 +104,8 @@ def _started(config: Config) -> list[Shipper]:
     shippers = make_shippers(config)
     if not shippers:
         raise ConfigError(
-            "there is no destination to ship to", "give --endpoint, or set OTEL_EXPORTER_OTLP_ENDPOINT or OTEL_LOGS_EXPORTER=otlp"
+            "there is no destination to ship to",
+            "give --endpoint, or set OTEL_EXPORTER_OTLP_ENDPOINT or OTEL_LOGS_EXPORTER=otlp",
         )
     for shipper in shippers:
         shipper.outbox.progress()

@@ -160,7 +160,7 @@ class Shipper:
             except AuditError as error:
                 self._complain(f"cannot read or update the outbox: {error}")
                 self._sleep(self._backoff())
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - the thread must live, and callers must hear of it
                 _log.exception("the shipper of %s failed unexpectedly", self.name)
                 self._complain(repr(error))
                 self._sleep(self._backoff())
