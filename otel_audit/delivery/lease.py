@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import threading
 from pathlib import Path
 
 __all__ = ["Lease"]
@@ -20,7 +21,7 @@ class Lease:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._descriptor: int | None = None
-        self._owner = 0
+        self._lock = threading.Lock()
 
     def acquire(self) -> bool:
         """Take the lease if nobody has it; return whether we have it now.
@@ -28,10 +29,11 @@ class Lease:
         Raises:
             OSError: The lock file cannot be made.
         """
-        if self._descriptor is not None:
-            if self._owner == os.getpid():
-                return True
-            self.abandon()
+        # A child forked between opening and noting the descriptor would keep the lock for as long as it lives.
+        with self._lock:
+            return self._descriptor is not None or self._take()
+
+    def _take(self) -> bool:
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -40,18 +42,31 @@ class Lease:
             if isinstance(error, BlockingIOError):
                 return False
             raise
-        self._descriptor, self._owner = descriptor, os.getpid()
+        self._descriptor = descriptor
         return True
 
     def release(self) -> None:
         """Give the lease back; safe without one."""
-        if self._descriptor is not None and self._owner == os.getpid():
-            with contextlib.suppress(OSError):
-                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-        self.abandon()
+        with self._lock:
+            if self._descriptor is not None:
+                with contextlib.suppress(OSError):
+                    fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+            self._close()
 
-    def abandon(self) -> None:
-        """Close our copy without unlocking: after a fork the lock belongs to the parent."""
+    def before_fork(self) -> None:
+        """Wait until the lease is held or not, and nothing between."""
+        self._lock.acquire()
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        self._lock.release()
+
+    def after_fork_in_child(self) -> None:
+        """Close our copy without unlocking: the lock belongs to the parent."""
+        self._lock = threading.Lock()
+        self._close()
+
+    def _close(self) -> None:
         if self._descriptor is not None:
             descriptor, self._descriptor = self._descriptor, None
             with contextlib.suppress(OSError):

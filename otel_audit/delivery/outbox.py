@@ -67,7 +67,7 @@ class Outbox:
     """
 
     def __init__(self, path: str | os.PathLike[str], destination: str) -> None:
-        self._database = Database(path, "write", durable=False, cache_kib=2048)
+        self._database = Database(path, "write", durable=False, cache_kib=2048, must_exist=True)
         self._name = destination
         self._headers: dict[int, tuple[bytes, bytes]] = {}
         self._stream = b""
@@ -94,8 +94,9 @@ class Outbox:
                 "SELECT (SELECT cursor FROM destination WHERE name = ?), (SELECT max(sequence) FROM record)",
                 (self._name,),
             ).fetchone()
-        self.cursor = row[0] or 0
-        return self.cursor, row[1] or 0
+            # Under the lock: the shipper's thread may be moving it, and would ship again what it had just settled.
+            self.cursor = row[0] or 0
+            return self.cursor, row[1] or 0
 
     def waiting(self) -> tuple[int, int | None]:
         """Return how many records wait, and when the oldest of them was recorded (nanoseconds)."""
@@ -201,7 +202,7 @@ class Outbox:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
-        self.cursor = max(self.cursor, last)
+            self.cursor = max(self.cursor, last)
 
     def failed(self, reason: str, *, blocked: bool) -> None:
         """Note that the last request failed, and whether an operator is needed."""

@@ -131,7 +131,8 @@ class Shipper:
         """Send what waits without letting it gather, and wait some seconds or until a request was answered."""
         with self._condition:
             self._flushing += 1
-            self._kicked = True
+            # A destination in trouble is tried by our own clock: who hurries does so many times a second.
+            self._kicked = self._kicked or not self._failures
             self._condition.notify_all()
             self._condition.wait(seconds)
             self._flushing -= 1
@@ -172,8 +173,14 @@ class Shipper:
             self._sleep(_GATHER)
             return
         if self._sender is None:
-            self._sender = self._make_sender()
-            self.outbox.register(self._sender.endpoint)
+            sender = self._make_sender()
+            try:
+                # Unregistered, it would have no cursor to move, and get the same records for ever.
+                self.outbox.register(sender.endpoint)
+            except BaseException:
+                sender.close()
+                raise
+            self._sender = sender
         self.step()
 
     def _holds_lease(self) -> bool:
@@ -235,8 +242,10 @@ class Shipper:
             case Verdict.RETRY | Verdict.BLOCKED:
                 self.outbox.failed(answer.reason, blocked=answer.verdict is Verdict.BLOCKED)
                 self._complain(answer.reason)
-                # A request that nobody accepted is read again: requeued dead letters may come before it by then.
-                self._segments.clear()
+                if len(self._segments) == 1:
+                    # Read again, since more may have gathered. Halves stay: with every tenth request refused for its
+                    # rate, bisecting would never come to an end.
+                    self._segments.clear()
                 self._wait_to_retry(answer.retry_after)
 
     def _settled(self, accepted: int, seconds: float) -> None:
@@ -279,13 +288,15 @@ class Shipper:
     # -- forks --
 
     def before_fork(self) -> None:
-        """Nothing to close: the outbox closes itself."""
+        """Let no lease be half taken; the outbox closes itself."""
+        self._lease.before_fork()
 
     def after_fork_in_parent(self) -> None:
         """Nothing happened here."""
+        self._lease.after_fork_in_parent()
 
     def after_fork_in_child(self) -> None:
         """Leave lease and connection to the parent; the first record starts a thread here."""
-        self._lease.abandon()
+        self._lease.after_fork_in_child()
         self._sender = None
         self._reset()
