@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from otel_audit.errors import ConfigError
 
@@ -127,7 +127,7 @@ class Catalog:
         types: The application's event types.
 
     Raises:
-        ConfigError: One of them is not an `EventType`.
+        ConfigError: One of them is not an `EventType`, or has a field of a wrong value.
     """
 
     def __init__(self, types: Iterable[EventType] = ()) -> None:
@@ -135,6 +135,7 @@ class Catalog:
         for known in types:
             if not isinstance(known, EventType):
                 raise ConfigError(f"event_types holds {known!r}", "give otel_audit.EventType objects")
+            _check(known)
             self._types[known.name] = known
 
     def __getitem__(self, name: str) -> EventType:
@@ -148,6 +149,25 @@ class Catalog:
     def __iter__(self) -> Iterator[EventType]:
         """Iterate over the known types."""
         return iter(self._types.values())
+
+
+def _check(known: EventType) -> None:
+    """Refuse an event type whose records could not be recorded, or not as it says."""
+    texts: tuple[tuple[str, Any], ...] = (("name", known.name), ("action", known.action))
+    for name, value in texts:
+        if not isinstance(value, str) or not value:
+            raise ConfigError(f"event_types: the {name} of {known!r} is {value!r}", "give a str that is not empty")
+    words: tuple[tuple[str, object, Any], ...] = (
+        ("outcome", known.outcome, get_args(Outcome)),
+        ("actor_type", known.actor_type, (None, *get_args(ActorType))),
+        ("durability", known.durability, (None, *get_args(Durability))),
+        ("on_failure", known.on_failure, (None, *get_args(OnFailure))),
+    )
+    for field, word, allowed in words:
+        if word not in allowed:
+            raise ConfigError(
+                f"event_types: {known.name!r} has {field}={word!r}", f"use {' or '.join(map(repr, allowed))}"
+            )
 
 
 def _unknown(name: str) -> EventType:

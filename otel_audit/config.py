@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ __all__ = ["Config", "archive_path", "default_archive"]
 
 Protocol = Literal["http/protobuf", "grpc"]
 _EXPORTERS: Final = ("otlp", "console", "none")
+_DESTINATION: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def default_archive() -> Path:
@@ -130,24 +132,47 @@ class Config:
                 default="otlp" in names,
             )
         chosen = dict(exporters or {})
-        if "otlp" in chosen:
-            raise ConfigError("an exporter is named 'otlp'", "that is the name of the OTLP destination: take another")
+        for name in chosen:
+            _check_destination(name)
         if "console" in names:
             chosen.setdefault("console", _console())
         return cls(
-            archive=Path(archive) if archive is not None else archive_path(environ),
-            host=host if host is not None else environ.get("OTEL_AUDIT_HOST") or None,
+            archive=_archive(archive, environ),
+            host=_host(host, environ),
             profile=_choice("profile", profile, environ, Profile, "logs"),
             durability=_choice("durability", durability, environ, Durability, "commit"),
             on_failure=_choice("on_failure", on_failure, environ, OnFailure, "raise"),
             block_timeout=_positive("block_timeout", block_timeout),
             processors=_processors(processors),
-            event_types=tuple(event_types),
+            event_types=_tuple("event_types", event_types),
             resource=_resource(resource, environ),
             otlp=otlp,
             exporters=chosen,
             sending=ship and environ.get("OTEL_SDK_DISABLED", "").strip().lower() != "true",
         )
+
+
+def _archive(given: Any, environ: Mapping[str, str]) -> Path:
+    if given is None:
+        return archive_path(environ)
+    if not isinstance(given, (str, os.PathLike)) or not os.fspath(given):
+        raise ConfigError(f"archive={given!r} is no path", "give the path of a file such as 'audit.db'")
+    return Path(given)
+
+
+def _host(given: Any, environ: Mapping[str, str]) -> str | None:
+    host, shown = (given, "host") if given is not None else (environ.get("OTEL_AUDIT_HOST") or None, "OTEL_AUDIT_HOST")
+    if host is not None and (not isinstance(host, str) or host in ("", "*")):
+        raise ConfigError(f"{shown}={host!r} is no host", "name the tenant or virtual host that events belong to")
+    return host
+
+
+def _check_destination(name: Any) -> None:
+    if name == "otlp":
+        raise ConfigError("an exporter is named 'otlp'", "that is the name of the OTLP destination: take another")
+    if not isinstance(name, str) or not _DESTINATION.fullmatch(name):
+        # It becomes part of the lease's file name.
+        raise ConfigError(f"an exporter is named {name!r}", "names are made of A-Z, a-z, 0-9, _ and -")
 
 
 def _choice(name: str, given: Any, environ: Mapping[str, str], allowed: Any, default: str) -> Any:
@@ -166,7 +191,8 @@ def _positive(name: str, value: Any) -> float:
 
 
 def _exporter_names(environ: Mapping[str, str]) -> list[str]:
-    names = [name.strip() for name in environ.get("OTEL_LOGS_EXPORTER", "").split(",") if name.strip()]
+    # The specification wants the names of enumerations in any case.
+    names = [name.strip().lower() for name in environ.get("OTEL_LOGS_EXPORTER", "").split(",") if name.strip()]
     for name in names:
         if name not in _EXPORTERS:
             raise ConfigError(
@@ -181,8 +207,15 @@ def _console() -> LogRecordExporter:
     return ConsoleLogRecordExporter()
 
 
+def _tuple(name: str, given: Any) -> tuple[Any, ...]:
+    try:
+        return tuple(given)
+    except TypeError:
+        raise ConfigError(f"{name}={given!r} cannot be used", "give a list") from None
+
+
 def _processors(given: Iterable[Processor]) -> tuple[Processor, ...]:
-    processors = tuple(given)
+    processors = _tuple("processors", given)
     for processor in processors:
         if not callable(processor):
             raise ConfigError(f"processors holds {processor!r}", "a structlog processor is a callable")
@@ -199,9 +232,41 @@ def _resource(given: Mapping[str, Value] | Resource | None, environ: Mapping[str
         if not separator or not key.strip():
             raise ConfigError(f"OTEL_RESOURCE_ATTRIBUTES holds {pair!r}", "write key=value,key=value")
         attributes[key.strip()] = unquote(value.strip())
-    if name := environ.get("OTEL_SERVICE_NAME"):
-        attributes["service.name"] = name
+    if service := environ.get("OTEL_SERVICE_NAME"):
+        attributes["service.name"] = service
     if given is not None:
         own: Any = getattr(given, "attributes", given)
-        attributes.update(dict(own))
+        if not isinstance(own, Mapping):
+            raise ConfigError(f"resource={given!r} cannot be used", "give a mapping, or the SDK's Resource")
+        attributes.update(own)
+    for name, attribute in attributes.items():
+        _check_attribute(name, name, attribute)
     return attributes
+
+
+def _check_attribute(name: Any, key: Any, value: Any) -> None:
+    """Refuse what OTLP cannot hold, here rather than where it is encoded."""
+    try:
+        if not isinstance(key, str) or not key:
+            raise TypeError
+        key.encode()
+        match value:
+            case None | bool() | float() | bytes():
+                pass
+            case str():
+                value.encode()
+            case int():
+                value.to_bytes(8, signed=True)
+            case Mapping():
+                for inner, item in value.items():
+                    _check_attribute(name, inner, item)
+            case list() | tuple():
+                for item in value:
+                    _check_attribute(name, key, item)
+            case _:
+                raise TypeError
+    except (TypeError, UnicodeEncodeError, OverflowError):
+        raise ConfigError(
+            f"the resource attribute {name!r} is {value!r}",
+            "give str in valid Unicode, int of 64 bits, float, bool, bytes, or lists or maps of these",
+        ) from None

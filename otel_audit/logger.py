@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from contextvars import copy_context
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypedDict, Unpack
 
 from structlog import BoundLoggerBase, DropEvent
 from structlog.contextvars import merge_contextvars
 
 from otel_audit.build import build_record
-from otel_audit.catalog import Catalog, Durability, OnFailure, Outcome
+from otel_audit.catalog import Catalog, Durability, EventType, OnFailure, Outcome
 from otel_audit.errors import ArchiveError, AuditError, ConfigError, IntegrityError, InvalidRecord
 from otel_audit.otlp import Profile, encode
 from otel_audit.record import Actor, AuditRecord, Receipt, Session, Target
@@ -22,19 +23,37 @@ if TYPE_CHECKING:
 
     from otel_audit.archive.writer import Writer
 
-__all__ = ["AuditLogger", "Recorder", "Recording"]
+__all__ = ["Arguments", "AuditLogger", "Recorder", "Recording"]
 
 _FIXED: Final = frozenset({"source", "event"})
 
 
-class _Unset:
-    """Tells "not given" from None, which says: no user, a host-wide record."""
+class Arguments(TypedDict, total=False):
+    """What `AuditLogger.audit` takes beside the type, and what `bind` gives a meaning to."""
 
-    def __repr__(self) -> str:
-        return "<not given>"
+    user: str | None
+    """The account that it is attached to; None: a host-wide record."""
+    user_id: str | None
+    """The account's id, where it has one beside its name."""
+    session: Session | None
+    """The connection it came from."""
+    actor: str | Actor | None
+    """Who acted, where that is not the user; a str takes the catalog's actor type."""
+    action: str | None
+    """Upper-case verb of the draft."""
+    outcome: Outcome | None
+    """``success``, ``failure`` or ``unknown``."""
+    target: str | Target | None
+    """What was acted upon."""
+    custom: Mapping[str, Mapping[str, Any]] | None
+    """Groups of further fields, e.g. ``{"reason": {"condition": "not-authorized"}}``."""
+    message: str | None
+    """One line for people; default: made from type, outcome, user and address."""
+    timestamp: datetime | int | None
+    """When it happened: an aware datetime or nanoseconds since the epoch; default: now."""
 
 
-_UNSET: Final[Any] = _Unset()
+_ARGUMENTS: Final = frozenset(Arguments.__annotations__)
 
 
 class Recording(Protocol):
@@ -107,37 +126,14 @@ class AuditLogger(BoundLoggerBase):
         # structlog's own method empties the context of the old logger, which others may hold.
         return type(self)(self._logger, self._processors, {"source": self._context["source"]}).bind(**new_values)
 
-    def audit(
-        self,
-        type: str,
-        *,
-        user: str | None = _UNSET,
-        session: Session | None = _UNSET,
-        actor: str | Actor | None = _UNSET,
-        action: str | None = _UNSET,
-        outcome: Outcome | None = _UNSET,
-        target: str | Target | None = _UNSET,
-        custom: Mapping[str, Mapping[str, Any]] | None = _UNSET,
-        message: str | None = _UNSET,
-        timestamp: datetime | int | None = _UNSET,
-        user_id: str | None = _UNSET,
-    ) -> Receipt:
+    def audit(self, type: str, **given: Unpack[Arguments]) -> Receipt:
         """Record one event; when this returns, it is on disk.
 
         What is not given comes from the bound values, then from ``structlog.contextvars``, then from the catalog.
 
         Args:
             type: The event type, e.g. ``user.login.failure``.
-            user: The account that it is attached to; None: a host-wide record.
-            session: The connection it came from.
-            actor: Who acted, where that is not the user; a str takes the catalog's actor type.
-            action: Upper-case verb of the draft.
-            outcome: ``success``, ``failure`` or ``unknown``.
-            target: What was acted upon.
-            custom: Groups of further fields, e.g. ``{"reason": {"condition": "not-authorized"}}``.
-            message: One line for people; default: made from type, outcome, user and address.
-            timestamp: When it happened: an aware datetime or nanoseconds since the epoch; default: now.
-            user_id: The account's id, where it has one beside its name.
+            **given: See `Arguments`.
 
         Returns:
             The receipt. With durability ``queued``, or where policy ``log`` let a failure go, it holds the id only.
@@ -145,80 +141,67 @@ class AuditLogger(BoundLoggerBase):
         Raises:
             InvalidRecord: The call is wrong; nothing was recorded.
             ArchiveError: It could not be recorded, under policy ``raise`` at once, under ``block`` after the deadline.
+            IntegrityError: The archive is not what it was.
         """
+        started = time.monotonic()
         recording = self._logger()
-        record, durability, policy = self._record(recording, "audit", {
-            "event": type, "user": user, "session": session, "actor": actor, "action": action, "outcome": outcome,
-            "target": target, "custom": custom, "message": message, "timestamp": timestamp, "user_id": user_id,
-        })  # fmt: skip
+        record, known = self._record(recording, "audit", type, given)
         otlp = encode(record, recording.profile)
-        attempts = _Attempts(recording, record, policy)
+        queued = (known.durability or recording.durability) == "queued"
+        attempts: _Attempts | None = None
         while True:
+            timeout = recording.block_timeout if attempts is None else attempts.remaining()
             try:
-                if durability == "queued":
-                    recording.writer.enqueue(record, otlp, attempts.remaining())
+                if queued:
+                    recording.writer.enqueue(record, otlp, timeout)
                     return Receipt(record.record_id)
-                return recording.writer.write(record, otlp, attempts.remaining())
+                return recording.writer.write(record, otlp, timeout)
             except (ArchiveError, IntegrityError) as error:
+                attempts = attempts or _Attempts(recording, record, known, started)
                 pause = attempts.failed(error)
                 if pause is None:
                     return Receipt(record.record_id)
                 time.sleep(pause)
 
-    async def aaudit(
-        self,
-        type: str,
-        *,
-        user: str | None = _UNSET,
-        session: Session | None = _UNSET,
-        actor: str | Actor | None = _UNSET,
-        action: str | None = _UNSET,
-        outcome: Outcome | None = _UNSET,
-        target: str | Target | None = _UNSET,
-        custom: Mapping[str, Mapping[str, Any]] | None = _UNSET,
-        message: str | None = _UNSET,
-        timestamp: datetime | int | None = _UNSET,
-        user_id: str | None = _UNSET,
-    ) -> Receipt:
+    async def aaudit(self, type: str, **given: Unpack[Arguments]) -> Receipt:
         """Record one event without blocking the event loop; when this returns, it is on disk.
 
         A task that is cancelled while it waits may have recorded the event all the same. Arguments, result and errors
         are those of `audit`.
         """
+        started = time.monotonic()
         recording = self._logger()
-        record, durability, policy = self._record(recording, "aaudit", {
-            "event": type, "user": user, "session": session, "actor": actor, "action": action, "outcome": outcome,
-            "target": target, "custom": custom, "message": message, "timestamp": timestamp, "user_id": user_id,
-        })  # fmt: skip
+        record, known = self._record(recording, "aaudit", type, given)
         otlp = encode(record, recording.profile)
-        attempts = _Attempts(recording, record, policy)
+        queued = (known.durability or recording.durability) == "queued"
+        attempts: _Attempts | None = None
         while True:
+            timeout = recording.block_timeout if attempts is None else attempts.remaining()
             try:
-                if durability == "queued":
-                    await recording.writer.enqueue_async(record, otlp, attempts.remaining())
+                if queued:
+                    await recording.writer.enqueue_async(record, otlp, timeout)
                     return Receipt(record.record_id)
-                return await recording.writer.write_async(record, otlp, attempts.remaining())
+                return await recording.writer.write_async(record, otlp, timeout)
             except (ArchiveError, IntegrityError) as error:
+                attempts = attempts or _Attempts(recording, record, known, started)
                 pause = attempts.failed(error)
                 if pause is None:
                     return Receipt(record.record_id)
                 await asyncio.sleep(pause)
 
-    def _record(
-        self, recording: Recording, method: str, given: dict[str, Any]
-    ) -> tuple[AuditRecord, Durability, OnFailure]:
-        values: Any = dict(self._context)
-        for name, value in given.items():
-            if value is not _UNSET:
-                values[name] = value
+    def _record(self, recording: Recording, method: str, type_: str, given: Arguments) -> tuple[AuditRecord, EventType]:
+        if not given.keys() <= _ARGUMENTS:
+            unknown = ", ".join(sorted(given.keys() - _ARGUMENTS))
+            raise TypeError(f"{method}() takes no argument {unknown}: bind() values that are no argument")
+        values: Any = {**self._context, **given, "event": type_}
+        if len(copy_context()):
+            values = merge_contextvars(None, method, values)
         if "host" not in values and recording.host is not None:
             values["host"] = recording.host
-        values = merge_contextvars(None, method, values)
-        for processor in (*self._processors, *recording.processors):
+        for processor in recording.processors:
             values = _processed(processor, self._logger, method, values)
         record = build_record(values, recording.catalog, display=recording.profile == "logs")
-        known = recording.catalog[record.type]
-        return record, known.durability or recording.durability, known.on_failure or recording.on_failure
+        return record, recording.catalog[record.type]
 
 
 def _processed(processor: Processor, logger: Any, method: str, values: Any) -> Any:
@@ -243,12 +226,12 @@ class _Attempts:
 
     __slots__ = ("_deadline", "_pause", "_policy", "_record", "_recording")
 
-    def __init__(self, recording: Recording, record: AuditRecord, policy: OnFailure) -> None:
+    def __init__(self, recording: Recording, record: AuditRecord, known: EventType, started: float) -> None:
         self._recording = recording
         self._record = record
-        self._policy = policy
+        self._policy = known.on_failure or recording.on_failure
         self._pause = 0.01
-        self._deadline = time.monotonic() + recording.block_timeout
+        self._deadline = started + recording.block_timeout
 
     def remaining(self) -> float:
         """Return the seconds left to this call."""

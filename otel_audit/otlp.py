@@ -37,6 +37,8 @@ _TIMES = struct.Struct("<BQBQ")  # time_unix_nano (field 1), observed_time_unix_
 _TRACE = struct.Struct("<BB16sBB8sBI")  # trace_id (9), span_id (10), flags (8)
 _DOUBLE = struct.Struct("<d")
 _MASK = (1 << 64) - 1
+_DEEPEST: Final = 100
+"""Deepest nesting that is read: far more than is ever written, and no more than Python's stack bears."""
 
 
 def encode(record: AuditRecord, profile: Profile = "logs") -> bytes:
@@ -48,7 +50,8 @@ def encode(record: AuditRecord, profile: Profile = "logs") -> bytes:
         _text(keys.ACTOR_ID, actor.id),
     ]
     if record.message is not None:
-        parts.append(delimited(5, _any(record.message)))
+        body = record.message.encode()
+        parts += (_body_head(len(body)), body)
     if record.user is not None:
         parts.append(_text(keys.USER_NAME, record.user))
     if record.user_id is not None:
@@ -61,7 +64,8 @@ def encode(record: AuditRecord, profile: Profile = "logs") -> bytes:
             parts.append(_text(keys.TARGET_TYPE, target.type))
     for group, values in record.custom.items():
         prefix = f"{keys.CUSTOM_PREFIX}{group}."
-        parts.extend([_attribute(prefix + name, value) for name, value in values.items()])
+        for name, value in values.items():
+            parts.append(_text(prefix + name, value) if type(value) is str else _attribute(prefix + name, value))
     if record.trace_id and record.span_id:
         trace_id, span_id = bytes.fromhex(record.trace_id), bytes.fromhex(record.span_id)
         parts.append(_TRACE.pack(0x4A, 16, trace_id, 0x52, 8, span_id, 0x45, record.trace_flags))
@@ -95,19 +99,26 @@ def _add_session(parts: list[bytes], session: Session) -> None:
     if session.id is not None:
         parts.append(_text(keys.SESSION_ID, session.id))
     if session.type is not None:
-        parts.append(_text(keys.SESSION_TYPE, session.type))
+        parts.append(_repeated(keys.SESSION_TYPE, session.type))
     if session.ip is not None:
-        address = str(session.ip)
-        parts += (
-            _text(keys.CLIENT_ADDRESS, address),
-            _text(keys.SOURCE_ID, address),
-            _text(keys.SOURCE_TYPE, _address_type(address)),
-        )
+        parts.append(_network_origin(str(session.ip)))
     if session.client is not None:
-        parts.append(_text(keys.USER_AGENT_ORIGINAL, session.client))
+        parts.append(_repeated(keys.USER_AGENT_ORIGINAL, session.client))
 
 
-_address_type = lru_cache(4096)(address_type)
+@lru_cache(4096)
+def _repeated(key: str, value: str) -> bytes:
+    """Return a string attribute whose value recurs: a kind of session, a client's name."""
+    return _text(key, value)
+
+
+@lru_cache(4096)
+def _network_origin(address: str) -> bytes:
+    return b"".join((
+        _text(keys.CLIENT_ADDRESS, address),
+        _text(keys.SOURCE_ID, address),
+        _text(keys.SOURCE_TYPE, address_type(address)),
+    ))  # fmt: skip
 
 
 @lru_cache(8192)
@@ -116,6 +127,13 @@ def _head(key: str, size: int) -> bytes:
     start = b"\x0a" + varint(size)
     pair = delimited(1, key.encode()) + b"\x12" + varint(len(start) + size) + start
     return b"\x32" + varint(len(pair) + size) + pair
+
+
+@lru_cache(1024)
+def _body_head(size: int) -> bytes:
+    """Return what precedes the text of a body."""
+    start = b"\x0a" + varint(size)
+    return b"\x2a" + varint(len(start) + size) + start
 
 
 def _text(key: str, value: str) -> bytes:
@@ -265,17 +283,19 @@ def read_log(otlp: bytes) -> LogFields:
     return log
 
 
-def _read_pair(message: bytes) -> tuple[str, Value]:
+def _read_pair(message: bytes, depth: int = 0) -> tuple[str, Value]:
     key, item = "", None
     for number, _, value in fields(message):
         if number == 1 and isinstance(value, bytes):
             key = value.decode()
         elif number == 2 and isinstance(value, bytes):
-            item = _read_any(value)
+            item = _read_any(value, depth)
     return key, item
 
 
-def _read_any(message: bytes) -> Value:
+def _read_any(message: bytes, depth: int = 0) -> Value:
+    if depth > _DEEPEST:
+        raise ValueError(f"values are nested more than {_DEEPEST} deep")
     result: Value = None
     for number, _, value in fields(message):
         match number, value:
@@ -285,12 +305,12 @@ def _read_any(message: bytes) -> Value:
                 result = bool(value)
             case 3, int():
                 result = signed(value)
-            case 4, bytes():
+            case 4, bytes() if len(value) == 8:
                 result = _DOUBLE.unpack(value)[0]
             case 5, bytes():
-                result = tuple(_read_any(item) for _, _, item in fields(value) if isinstance(item, bytes))
+                result = tuple(_read_any(item, depth + 1) for _, _, item in fields(value) if isinstance(item, bytes))
             case 6, bytes():
-                result = dict(_read_pair(item) for _, _, item in fields(value) if isinstance(item, bytes))
+                result = dict(_read_pair(item, depth + 1) for _, _, item in fields(value) if isinstance(item, bytes))
             case 7, bytes():
                 result = value
     return result

@@ -19,14 +19,23 @@ FIXED32: Final = 5
 
 def varint(number: int) -> bytes:
     """Return a non-negative number below 2**64 as a varint."""
-    if number < 0x80:
-        return bytes((number,))
+    if number < _KNOWN:
+        return _VARINTS[number]
+    return _varint(number)
+
+
+def _varint(number: int) -> bytes:
     out = bytearray()
     while number >= 0x80:
         out.append(number & 0x7F | 0x80)
         number >>= 7
     out.append(number)
     return bytes(out)
+
+
+_KNOWN: Final = 2_048
+_VARINTS: Final = tuple(_varint(number) for number in range(_KNOWN))
+"""The lengths that nearly all fields and records have."""
 
 
 def delimited(field: int, content: bytes) -> bytes:

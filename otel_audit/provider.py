@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from otel_audit.catalog import Durability, EventType, OnFailure
     from otel_audit.config import Protocol
+    from otel_audit.delivery.shipper import Shipper
     from otel_audit.otlp import Profile
     from otel_audit.record import Value
 
@@ -86,20 +87,24 @@ class AuditProvider:
         self.block_timeout = config.block_timeout
         self.host = config.host
         self.processors = config.processors
-        self._metrics = Metrics(self._waiting)
+        self._shippers = make_shippers(config) if config.sending else []
+        # Threads and meters hold the shippers, not the provider: one that nobody holds any more can warn.
+        self._observed = list(self._shippers)
+        self._metrics = metrics = Metrics(partial(_waiting, self._observed))
         scope = b"" if config.profile == "signal" else encode_scope("otel_audit", __version__)
-        database = Database(config.archive, "write")
+        database = Database(config.archive, "write", busy_timeout=min(10.0, config.block_timeout))
         with database:
             pass  # what is wrong with the archive shows here, not at the first event
-        self.writer = Writer(database, encode_resource(config.resource), scope, self._committed)
-        self._shippers = make_shippers(config) if config.sending else []
+        self.writer = Writer(
+            database, encode_resource(config.resource), scope, partial(_committed, metrics, self._shippers)
+        )
         for shipper in self._shippers:
-            shipper.on_export = partial(self._metrics.exported, shipper.name)
+            shipper.on_export = partial(metrics.exported, shipper.name)
             shipper.start()
         self._closed = False
         self._shutdown_lock = threading.Lock()
         # The interpreter's end must not keep a provider alive that nobody else holds.
-        self._at_exit = partial(_shut_down, weakref.ref(self))
+        self._at_exit = partial(_shut_down, weakref.ref(self), self.writer)
         atexit.register(self._at_exit)
 
     def __enter__(self) -> Self:
@@ -165,6 +170,7 @@ class AuditProvider:
                 return True
             delivered = self.force_flush(timeout)
             self._closed = True
+            self._observed.clear()  # meters go on asking
             written = self.writer.close(max(timeout, 1.0))
             for shipper in self._shippers:
                 shipper.stop(1.0)
@@ -176,23 +182,27 @@ class AuditProvider:
         self._metrics.dropped()
         _log.error("audit record %s (%s) was not recorded: %s", record.record_id, record.type, error)
 
-    def _committed(self, records: int, head: int) -> None:
-        self._metrics.emitted(records)
-        for shipper in self._shippers:
-            shipper.notify(head)
 
-    def _waiting(self) -> Iterator[tuple[str, int, int | None]]:
-        for shipper in self._shippers:
-            try:
-                yield (shipper.name, *shipper.outbox.waiting())
-            except AuditError as error:
-                _log.warning("cannot tell what waits for %s: %s", shipper.name, error)
+def _committed(metrics: Metrics, shippers: Iterable[Shipper], records: int, head: int) -> None:
+    metrics.emitted(records)
+    for shipper in shippers:
+        shipper.notify(head)
 
 
-def _shut_down(reference: weakref.ref[AuditProvider]) -> None:
+def _waiting(shippers: Iterable[Shipper]) -> Iterator[tuple[str, int, int | None]]:
+    for shipper in shippers:
+        try:
+            yield (shipper.name, *shipper.outbox.waiting())
+        except AuditError as error:
+            _log.warning("cannot tell what waits for %s: %s", shipper.name, error)
+
+
+def _shut_down(reference: weakref.ref[AuditProvider], writer: Writer) -> None:
     provider = reference()
     if provider is not None:
         provider.shutdown()
+    else:
+        writer.close(5.0)  # nobody shut it down, and some of what it queued may still be in memory
 
 
 _lock = threading.Lock()
@@ -202,7 +212,8 @@ _global: AuditProvider | None = None
 def configure(**settings: Any) -> AuditProvider:
     """Make the global provider, which `get_logger` records through, and return it.
 
-    A provider that was configured before is shut down. Loggers follow, whenever they were made.
+    A provider that was configured before is shut down once the new one is there. Loggers follow, whenever they were
+    made.
 
     Args:
         **settings: As for `AuditProvider`; what is not given comes from the environment.
@@ -213,19 +224,25 @@ def configure(**settings: Any) -> AuditProvider:
     """
     global _global  # noqa: PLW0603 - the one global, as in logging and OpenTelemetry
     with _lock:
-        old, _global = _global, None
+        # Where this fails, the old one stays in place: records must not go to a default archive instead.
+        new = AuditProvider(**settings)
+        old = _global
+        _global = new
         if old is not None:
             old.shutdown()
-        _global = AuditProvider(**settings)
-        return _global
+        return new
 
 
 def _current() -> AuditProvider:
+    global _global  # noqa: PLW0603 - see `configure`
     if _global is not None:
         return _global
-    global_ = configure()
-    _log.info("otel_audit configured itself from the environment: records go to %s", global_.config.archive)
-    return global_
+    with _lock:
+        # Of several threads that record a first event, one configures.
+        if _global is None:
+            _global = AuditProvider()
+            _log.info("otel_audit configured itself from the environment: records go to %s", _global.config.archive)
+        return _global
 
 
 def get_logger(source: str, host: str | None = None, **bound: Any) -> AuditLogger:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import apsw
 
 from otel_audit.archive.database import Database, archive_errors
 from otel_audit.archive.leaf import EVENT, commitment, header_digest, leaf_hash
+from otel_audit.archive.pending import Pending
 from otel_audit.errors import IntegrityError
 from otel_audit.record import AuditRecord, Receipt
 
@@ -22,6 +23,8 @@ _COLUMNS: Final = 17
 _ROW: Final = "(" + ",".join("?" * _COLUMNS) + ")"
 # One statement a chunk: apsw gives up the GIL at every step, and gets it back from a busy caller only after a while.
 _INSERTS: Final = {size: f"INSERT INTO record VALUES {','.join([_ROW] * size)}" for size in (128, 16, 4, 1)}
+
+_IDENTITY: Final = "SELECT (SELECT value FROM meta WHERE key = 'archive_id'), (SELECT max(sequence) FROM record)"
 
 
 class Committer:
@@ -42,8 +45,8 @@ class Committer:
         self.head = 0
         self.ranges: list[tuple[int, int]] = []
 
-    def commit(self, batch: Sequence[tuple[AuditRecord, bytes]]) -> list[Receipt]:
-        """Commit records with their OTLP bytes, all or none, and return their receipts.
+    def commit(self, batch: Sequence[Pending]) -> None:
+        """Commit records, all or none, and give their receipts to those that somebody waits for.
 
         Raises:
             ArchiveError: Nothing was committed.
@@ -55,9 +58,8 @@ class Committer:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 first = self._check_head(connection) + 1
-                rows, leaves = self._rows(connection, batch, first)
-                for statement, values in _chunks(rows):
-                    connection.execute(statement, values)
+                values, leaves = self._values(connection, batch, first)
+                _insert(connection, values)
                 connection.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:
@@ -68,10 +70,9 @@ class Committer:
         committed = time.time_ns()
         self.head = first + len(batch) - 1
         self._note_range(first)
-        return [
-            Receipt(record.record_id, sequence, leaf.hex(), committed)
-            for sequence, ((record, _), leaf) in enumerate(zip(batch, leaves, strict=True), first)
-        ]
+        for sequence, (pending, leaf) in enumerate(zip(batch, leaves, strict=True), first):
+            if pending.done is not None or len(batch) == 1:
+                pending.receipt = Receipt(pending.record.record_id, sequence, leaf.hex(), committed)
 
     def forget(self) -> None:
         """Forget, in a forked child, what the parent recorded: it is the parent's to flush."""
@@ -95,14 +96,15 @@ class Committer:
 
     def _check_head(self, connection: apsw.Connection) -> int:
         """Return the last sequence, having seen that the archive is the one we know and did not shrink."""
-        archive_id = str(connection.execute("SELECT value FROM meta WHERE key = 'archive_id'").get)
+        found: Any = connection.execute(_IDENTITY).fetchone()
+        archive_id = str(found[0])
         if self._archive_id and archive_id != self._archive_id:
             raise IntegrityError(
                 f"{self._database.path} is another archive than before ({archive_id}, not {self._archive_id})",
                 "put the original file back, or restart to record into this one",
             )
         self._archive_id = archive_id
-        head = int(connection.execute("SELECT max(sequence) FROM record").get or 0)
+        head = int(found[1] or 0)
         if head < self.head:
             raise IntegrityError(
                 f"the archive {self._database.path} ends at {head}, but {self.head} records had been committed",
@@ -110,26 +112,26 @@ class Committer:
             )
         return head
 
-    def _rows(
-        self, connection: apsw.Connection, batch: Sequence[tuple[AuditRecord, bytes]], first: int
-    ) -> tuple[list[tuple[object, ...]], list[bytes]]:
+    def _values(
+        self, connection: apsw.Connection, batch: Sequence[Pending], first: int
+    ) -> tuple[list[object], list[bytes]]:
+        """Return the rows' values, one row after the other, and the leaves."""
         if not self._resource_id:
             self._resource_id = _resource_id(connection, *self._header, self._digest)
         salts = os.urandom(32 * len(batch))
-        rows: list[tuple[object, ...]] = []
+        values: list[object] = []
         leaves: list[bytes] = []
-        for offset, (record, otlp) in enumerate(batch):
-            sequence = first + offset
+        for offset, pending in enumerate(batch):
+            record, otlp, sequence = pending.record, pending.otlp, first + offset
             salt = salts[offset * 32 : offset * 32 + 32]
             identity = bytes.fromhex(record.record_id.replace("-", ""))
             content = commitment(salt, self._digest, otlp)
             leaf = leaf_hash(EVENT, sequence, record.observed, identity, record.host, record.type, content)
             leaves.append(leaf)
-            rows.append((
-                sequence, EVENT, record.time, record.observed, *columns(record), identity, self._resource_id,
-                leaf, salt, otlp,
-            ))  # fmt: skip
-        return rows, leaves
+            values += (sequence, EVENT, record.time, record.observed)
+            values += columns(record)
+            values += (identity, self._resource_id, leaf, salt, otlp)
+        return values, leaves
 
 
 def columns(record: AuditRecord) -> tuple[object, ...]:
@@ -155,12 +157,11 @@ def _resource_id(connection: apsw.Connection, resource: bytes, scope: bytes, dig
     return int(connection.execute("SELECT id FROM resource WHERE digest = ?", (digest,)).get)
 
 
-def _chunks(rows: list[tuple[object, ...]]) -> list[tuple[str, list[object]]]:
-    """Return statements and values that insert all rows with as few statements as the prepared sizes allow."""
-    chunks = []
-    start = 0
+def _insert(connection: apsw.Connection, values: list[object]) -> None:
+    """Insert rows with as few statements as the prepared sizes allow."""
+    start, end = 0, len(values)
     for size, statement in _INSERTS.items():
-        while len(rows) - start >= size:
-            chunks.append((statement, [value for row in rows[start : start + size] for value in row]))
-            start += size
-    return chunks
+        step = size * _COLUMNS
+        while end - start >= step:
+            connection.execute(statement, values[start : start + step])
+            start += step

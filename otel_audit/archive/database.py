@@ -17,7 +17,7 @@ from typing import Final, Literal
 import apsw
 
 from otel_audit import forksafe
-from otel_audit.errors import ArchiveError
+from otel_audit.errors import ArchiveError, IntegrityError
 
 __all__ = ["APPLICATION_ID", "SCHEMA_VERSION", "Database", "archive_errors"]
 
@@ -61,6 +61,7 @@ class Database:
         self.path = Path(path).absolute()
         self.mode: Mode = mode
         self.busy_timeout = busy_timeout
+        self._patience = busy_timeout
         self._durable = durable
         self._cache_kib = cache_kib
         self._must_exist = must_exist or mode == "read"
@@ -87,12 +88,22 @@ class Database:
         """Give the lock back."""
         self._lock.release()
 
-    def try_lock(self) -> bool:
-        """Take the lock if it is free; `unlock` gives it back."""
-        return self._lock.acquire(blocking=False)
+    def lock(self, patience: float, *, blocking: bool = True) -> bool:
+        """Take the lock and return whether we have it; `unlock` gives it back.
+
+        Args:
+            patience: Seconds to wait for another process's transaction while the lock is held, where this is less than
+                the busy timeout.
+            blocking: False: take it only if it is free.
+        """
+        if not self._lock.acquire(blocking=blocking):
+            return False
+        self._patience = min(patience, self.busy_timeout)
+        return True
 
     def unlock(self) -> None:
-        """Give back the lock that `try_lock` took."""
+        """Give back the lock that `lock` took."""
+        self._patience = self.busy_timeout
         self._lock.release()
 
     def locked_connection(self) -> apsw.Connection:
@@ -132,10 +143,17 @@ class Database:
     def after_fork_in_child(self) -> None:
         """Let the next use open a connection."""
         self._lock = threading.Lock()
+        self._patience = self.busy_timeout
 
     def _open(self) -> apsw.Connection:
         if self._closed:
             raise ArchiveError(f"the archive {self.path} is closed", "open it again")
+        if self.inode and not self.path.exists():
+            # Made anew, it would hide that the old one is gone.
+            raise IntegrityError(
+                f"the archive {self.path} was removed while it was in use",
+                "put the original file back, or restart to begin a new archive",
+            )
         if self._must_exist and not self.path.exists():
             raise ArchiveError(
                 f"there is no archive at {self.path}",
@@ -143,8 +161,8 @@ class Database:
             )
         with archive_errors(self.path):
             connection = self._open_to_write() if self.mode == "write" else self._open_to_read()
-        self._connection = connection
-        self.inode = self.path.stat().st_ino
+            inode = self.path.stat().st_ino
+        self._connection, self.inode = connection, inode
         return connection
 
     def _open_to_write(self) -> apsw.Connection:
@@ -155,7 +173,11 @@ class Database:
             )
         is_new = _prepare_file(self.path)
         connection = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW)
-        connection.set_busy_handler(_busy_handler(self.busy_timeout))
+        connection.set_busy_handler(self._wait_when_busy())
+        # Before anything is changed: the file may belong to another program.
+        _check_version(connection, self.path)
+        if not is_new:
+            _make_private(self.path)
         _set_wal(connection, self.busy_timeout)
         for setting in (
             f"synchronous={'FULL' if self._durable else 'NORMAL'}",
@@ -173,10 +195,24 @@ class Database:
 
     def _open_to_read(self) -> apsw.Connection:
         connection = _connect_to_read(self.path)
-        connection.set_busy_handler(_busy_handler(self.busy_timeout))
+        connection.set_busy_handler(self._wait_when_busy())
         connection.execute(f"PRAGMA cache_size=-{self._cache_kib}")
         _check_version(connection, self.path)
         return connection
+
+    def _wait_when_busy(self) -> Callable[[int], bool]:
+        deadline = 0.0
+
+        def wait(attempt: int) -> bool:
+            nonlocal deadline
+            now = time.monotonic()
+            if attempt == 0:
+                deadline = now + self._patience
+            # SQLite's own handler waits up to 100 ms at a time, so that writers starve each other for 730 ms.
+            time.sleep(random.uniform(0.0003, 0.0012))  # noqa: S311 - no secret
+            return now < deadline
+
+        return wait
 
 
 def _connect_to_read(path: Path) -> apsw.Connection:
@@ -218,28 +254,16 @@ def _hint(error: apsw.Error) -> str:
         case apsw.BusyError() | apsw.LockedError():
             return "another process holds the archive's write lock: find out which (fuser), and why it does not finish"
         case apsw.ReadOnlyError() | apsw.CantOpenError() | apsw.PermissionsError():
-            return "check the owner and the permissions of the file, its -wal and -shm, and the directory"
+            return (
+                "check the owner and the permissions of the file, its -wal and -shm, and the directory,"
+                " and whether the disk is mounted read-only"
+            )
         case apsw.CorruptError() | apsw.NotADBError():
             return "the file is damaged or no archive: keep it as it is, and restore a copy"
         case apsw.IOError():
             return "the disk failed: look at the kernel's log"
         case _:
             return "see the SQLite error above"
-
-
-def _busy_handler(timeout: float) -> Callable[[int], bool]:
-    deadline = 0.0
-
-    def wait(attempt: int) -> bool:
-        nonlocal deadline
-        now = time.monotonic()
-        if attempt == 0:
-            deadline = now + timeout
-        # SQLite's own handler waits up to 100 ms at a time, so that writers starve each other for 730 ms.
-        time.sleep(random.uniform(0.0003, 0.0012))  # noqa: S311 - no secret
-        return now < deadline
-
-    return wait
 
 
 def _prepare_file(path: Path) -> bool:
@@ -253,11 +277,17 @@ def _prepare_file(path: Path) -> bool:
     except FileExistsError:
         if path.is_symlink():
             raise ArchiveError(f"the archive {path} is a symbolic link", "give the path of the file itself") from None
-        status = path.stat()
-        if status.st_mode & 0o077 and status.st_uid == os.geteuid():
-            path.chmod(0o600)
         return False
     return True
+
+
+def _make_private(path: Path) -> None:
+    """Take everybody else's access from a file that is ours, and from what SQLite keeps beside it."""
+    for file in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
+        with contextlib.suppress(FileNotFoundError):
+            status = file.stat()
+            if status.st_mode & 0o077 and status.st_uid == os.geteuid():
+                file.chmod(0o600)
 
 
 def _sync_directory(directory: Path) -> None:

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from otel_audit.archive.index import FIELDS
+from otel_audit.clean import Cleaner
 from otel_audit.errors import ConfigError
 from otel_audit.otlp import LogFields
 from otel_audit.record import Value
@@ -81,6 +82,9 @@ class Filter:
         Raises:
             ConfigError: A criterion cannot be understood.
         """
+        for name, patterns in (("types", self.types), ("sources", self.sources)):
+            if isinstance(patterns, str):
+                raise ConfigError(f"{name}={patterns!r} is one text", f"give a sequence: {name}=[{patterns!r}]")
         if self.trace_id is not None and not re.fullmatch("[0-9a-fA-F]{32}", self.trace_id):
             raise ConfigError(f"trace id {self.trace_id!r} is none", "give 32 hexadecimal digits")
         if self.record_id is not None and not re.fullmatch("[0-9a-fA-F]{32}", self.record_id.replace("-", "")):
@@ -110,10 +114,10 @@ class Filter:
     def indexed(self) -> dict[int, str | bytes]:
         """The criteria that postings answer: number of the field to value."""
         values: dict[str, str | bytes | None] = {
-            "host": self.host,
-            "user": self.user,
+            "host": _recorded(self.host),
+            "user": _recorded(self.user),
             "trace": bytes.fromhex(self.trace_id) if self.trace_id else None,
-            "address": None if self.network else self.address,
+            "address": None if self.network else _recorded(self.address),
         }
         return {FIELDS[name]: value for name, value in values.items() if value is not None}
 
@@ -130,7 +134,7 @@ class Filter:
         for column, number in FIELDS.items():
             if number in self.indexed:
                 add(f"{column} = ?", self.indexed[number])
-        for column, wanted in (("outcome", self.outcome), ("session", self.session)):
+        for column, wanted in (("outcome", self.outcome), ("session", _recorded(self.session))):
             if wanted is not None:
                 add(f"{column} = ?", wanted)
         if self.host_wide is not None:
@@ -154,7 +158,7 @@ class Filter:
         """Tell whether a record fulfils the criteria that only its content can answer."""
         if self.network is not None and not _lies_in(log.attributes.get("client.address"), self.network):
             return False
-        if any(_attribute(log, key, record_id) != wanted for key, wanted in self.where.items()):
+        if any(_attribute(log, key, record_id) != _recorded(wanted) for key, wanted in self.where.items()):
             return False
         return self.grep is None or any(self._pattern.search(text) for text in _texts(log, record_id))
 
@@ -207,6 +211,11 @@ def _lies_in(address: Value, network: Network) -> bool:
         return False
 
 
+def _recorded(text: str | None) -> str | None:
+    """Return a text as it is recorded: invalid Unicode and NUL escaped, see `otel_audit.clean`."""
+    return None if text is None else Cleaner().text(text, "")
+
+
 def _glob(pattern: str) -> str:
     """Return a pattern in which only ``*`` is special, for SQLite's GLOB."""
-    return pattern.replace("[", "[[]").replace("?", "[?]")
+    return Cleaner().text(pattern, "").replace("[", "[[]").replace("?", "[?]")

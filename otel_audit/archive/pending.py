@@ -18,15 +18,15 @@ _log = logging.getLogger("otel_audit.archive")
 class Pending:
     """One record on its way to the disk, and whom to tell."""
 
-    __slots__ = ("done", "error", "loop", "otlp", "receipt", "record")
+    # Class attributes, not slots: what nobody waits for, which is most where it matters, sets only two of them.
+    receipt: Receipt | None = None
+    error: AuditError | None = None
+    done: threading.Lock | asyncio.Future[Receipt] | None = None
+    loop: asyncio.AbstractEventLoop | None = None
 
     def __init__(self, record: AuditRecord, otlp: bytes) -> None:
         self.record = record
         self.otlp = otlp
-        self.receipt: Receipt | None = None
-        self.error: AuditError | None = None
-        self.done: threading.Lock | asyncio.Future[Receipt] | None = None
-        self.loop: asyncio.AbstractEventLoop | None = None
 
     def result(self) -> Receipt:
         """Return the receipt, or raise what went wrong."""

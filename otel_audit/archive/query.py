@@ -183,13 +183,15 @@ class Archive:
     def rows(self, filter: Filter, *, limit: int | None = None, oldest_first: bool = False) -> Iterator[Row]:
         """Iterate over the records that match, as they are stored; see `query`."""
         found = 0
+        if limit is not None and limit <= 0:
+            return
         for row in self._candidates(filter, limit, oldest_first=oldest_first):
-            if limit is not None and found >= limit:
-                return
             if filter.needs_content and not filter.matches(read_log(row.otlp), row.record_id):
                 continue
             found += 1
             yield row
+            if found == limit:
+                return  # at once: finding out that there is one more can take a scan of the archive
 
     def header(self, resource: int) -> tuple[bytes, bytes]:
         """Return the OTLP bytes of ``Resource`` and ``InstrumentationScope`` that a row is shipped under."""

@@ -82,7 +82,8 @@ def counts(archive: Archive, field: Field, filter: Filter = _ALL, *, limit: int 
     """
     if filter.needs_content:
         tally: Counter[str | None] = Counter(_value(record, field) for record in archive.query(filter))
-        return tally.most_common(limit)
+        ranked = sorted(tally.items(), key=lambda item: (-item[1], item[0] is not None, item[0] or ""))
+        return ranked[:limit]
     condition, values = filter.sql
     low, high, _ = archive.bounds(filter)
     with archive.database as connection, archive_errors(archive.path):

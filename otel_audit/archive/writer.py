@@ -96,7 +96,7 @@ class Writer:
             ArchiveError: It was not committed; or, after `timeout`, it is not known whether it was.
         """
         pending = Pending(record, otlp)
-        if not self._queue and self._database.try_lock():
+        if not self._queue and self._database.lock(timeout, blocking=False):
             try:
                 self._check_open()
                 self._commit([pending])
@@ -108,7 +108,7 @@ class Writer:
         done = threading.Lock()
         done.acquire()
         pending.done = done
-        self._put(pending, waits=True)
+        self._put(pending)
         if not done.acquire(timeout=timeout):
             self._give_up(pending, timeout)
         return pending.result()
@@ -128,7 +128,7 @@ class Writer:
         pending.loop = asyncio.get_running_loop()
         future: asyncio.Future[Receipt] = pending.loop.create_future()
         pending.done = future
-        self._put(pending, waits=True)
+        self._put(pending)
         deadline = pending.loop.call_later(timeout, self._expire, pending, timeout)
         try:
             return await future
@@ -156,7 +156,7 @@ class Writer:
         """
         if len(self._queue) >= _QUEUE:
             self._wait_for_room(timeout)
-        self._put(Pending(record, otlp), waits=False)
+        self._leave(Pending(record, otlp))
 
     async def enqueue_async(self, record: AuditRecord, otlp: bytes, timeout: float) -> None:
         """Leave one record to the writer thread like `enqueue`, without blocking the event loop while it is full.
@@ -165,7 +165,7 @@ class Writer:
             ArchiveError: The queue stayed full.
         """
         if len(self._queue) < _QUEUE:
-            self._put(Pending(record, otlp), waits=False)
+            self._leave(Pending(record, otlp))
         else:
             await asyncio.to_thread(self.enqueue, record, otlp, timeout)
 
@@ -203,17 +203,30 @@ class Writer:
         if self._closed:
             raise ArchiveError("the writer is closed", "record before shutdown()")
 
-    def _put(self, pending: Pending, *, waits: bool) -> None:
+    def _put(self, pending: Pending) -> None:
+        """Queue a record that somebody waits for."""
         with self._condition:
             self._check_open()
             self._queue.append(pending)
-            if waits:
-                self._waiters += 1
+            self._waiters += 1
             if self._thread is None:
                 self._start()
-            elif self._sleeping or (waits and self._waiters == 1):
+            elif self._sleeping or self._waiters == 1:
                 self._sleeping = False
                 self._condition.notify_all()
+
+    def _leave(self, pending: Pending) -> None:
+        """Queue a record that nobody waits for; takes no lock while the thread is awake."""
+        self._queue.append(pending)
+        if self._closed:
+            with self._condition:
+                if pending not in self._queue:
+                    return  # the thread took it before it ended
+                self._queue.remove(pending)
+            self._check_open()
+        # The thread says that it sleeps before it looks at the queue for the last time.
+        if self._sleeping or self._thread is None:
+            self._wake()
 
     def _wake(self) -> None:
         with self._condition:
@@ -229,10 +242,10 @@ class Writer:
     def _wait_for_room(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout
         with self._condition:
-            self._waiters += 1
+            self._waiters += 1  # ends the lingering
+            self._condition.notify_all()  # once: callers that wake each other in turn never sleep
             try:
                 while len(self._queue) >= _QUEUE:
-                    self._condition.notify_all()
                     if not self._condition.wait(max(0.0, deadline - time.monotonic())):
                         raise ArchiveError(
                             f"{len(self._queue)} records wait in memory and none could be written for {timeout:g} s",
@@ -261,6 +274,9 @@ class Writer:
         while True:
             batch = self._next_batch()
             if batch is None:
+                # A process that lives for one record, such as a cron job's, is never idle: without this, archives that
+                # only such ones write to would never be folded.
+                self._fold(at_least=index.SLICE, patience=1.0)
                 break
             self._process(batch)
             self._fold(at_least=index.SLICE if batch else 1)
@@ -270,10 +286,10 @@ class Writer:
     def _next_batch(self) -> list[Pending] | None:
         """Return what waits, an empty list when idle, None when closed."""
         with self._condition:
+            self._sleeping = True  # before the look at the queue, see `_leave`
             if not self._queue and not self._closed:
-                self._sleeping = True
                 self._condition.wait(_IDLE)
-                self._sleeping = False
+            self._sleeping = False
             linger = time.monotonic() + _LINGER
             while self._queue and not self._waiters and not self._closed and len(self._queue) < _BATCH:
                 if not self._condition.wait(max(0.0, linger - time.monotonic())):
@@ -323,20 +339,22 @@ class Writer:
             self._queue.extendleft(reversed(keep))
         time.sleep(0.05)
 
-    def _fold(self, *, at_least: int) -> None:
+    def _fold(self, *, at_least: int, patience: float = 10.0) -> None:
         try:
-            while self._unfolded >= at_least:
-                with self._database as connection:
-                    self._unfolded = index.fold(connection)
+            while self._unfolded >= at_least and self._database.lock(patience):
+                try:
+                    self._unfolded = index.fold(self._database.locked_connection())
+                finally:
+                    self._database.unlock()
         except (apsw.Error, AuditError) as error:
             # Queries scan what is not folded: nothing is lost, and the next commit tries again.
             _log.warning("postponed folding of %s: %s", self._database.path, error)
+        except Exception:  # noqa: BLE001 - the thread must live
+            _log.exception("folding of %s failed unexpectedly", self._database.path)
 
     def _commit(self, batch: Sequence[Pending]) -> None:
         """Commit, under the database's lock, and keep the receipts."""
-        receipts = self._committer.commit([(pending.record, pending.otlp) for pending in batch])
-        for pending, receipt in zip(batch, receipts, strict=True):
-            pending.receipt = receipt
+        self._committer.commit(batch)
         self._unfolded += len(batch)
         self._refused_since = 0.0
         self._on_commit(len(batch), self._committer.head)

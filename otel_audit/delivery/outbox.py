@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import apsw
 
@@ -24,9 +23,10 @@ MAX_BYTES: Final = 3 * 1024 * 1024
 # All rows come as one: apsw gives up the GIL at each step, and beside a busy thread each step then waits for it
 # (measured: 250 us a record, against 4 us so). Casting to text and back only joins the bytes.
 _READ: Final = """
-SELECT group_concat(sequence || ' ' || resource || ' ' || lower(hex(record_id)) || ' ' || length(otlp), ';'),
+SELECT group_concat(sequence || ' ' || resource || ' ' || length(otlp) || ' ' || substr(id, 1, 8) || '-' ||
+           substr(id, 9, 4) || '-' || substr(id, 13, 4) || '-' || substr(id, 17, 4) || '-' || substr(id, 21), ';'),
        CAST(group_concat(CAST(otlp AS TEXT), '') AS BLOB)
-FROM (SELECT sequence, resource, record_id, otlp FROM
+FROM (SELECT sequence, resource, lower(hex(record_id)) AS id, otlp FROM
         (SELECT *, sum(length(otlp)) OVER (ORDER BY sequence) AS bytes FROM
             (SELECT sequence, resource, record_id, otlp FROM record WHERE {which} ORDER BY sequence LIMIT ?))
       WHERE bytes <= ? OR bytes = length(otlp) ORDER BY sequence)
@@ -39,8 +39,7 @@ _REQUEUED: Final = _READ.format(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One record that is to be shipped.
 
     Args:
@@ -110,19 +109,26 @@ class Outbox:
             observed = connection.execute("SELECT observed FROM record WHERE sequence = ?", (oldest,)).get
         return head - cursor + count, observed
 
-    def undelivered(self, ranges: Sequence[tuple[int, int]]) -> bool:
-        """Tell whether some record in the given ranges of sequences was not accepted, dead letters included."""
+    def outcome(self, ranges: Sequence[tuple[int, int]]) -> bool | None:
+        """Tell what became of the records in some ranges of sequences.
+
+        Returns:
+            True where all were accepted, False where one is a dead letter, None where some still wait; so do dead
+            letters that get another try.
+        """
         cursor, _ = self.progress()
-        if any(last > cursor for _, last in ranges):
-            return True
+        waiting = any(last > cursor for _, last in ranges)
         with self._database as connection, archive_errors(self._database.path):
-            return any(
-                connection.execute(
-                    "SELECT 1 FROM dead_letter WHERE destination = ? AND sequence BETWEEN ? AND ? LIMIT 1",
+            any_dead = connection.execute("SELECT 1 FROM dead_letter WHERE destination = ? LIMIT 1", (self._name,)).get
+            for first, last in ranges if any_dead else ():
+                requeued = connection.execute(
+                    "SELECT min(requeued) FROM dead_letter WHERE destination = ? AND sequence BETWEEN ? AND ?",
                     (self._name, first, last),
                 ).get
-                for first, last in ranges
-            )
+                if requeued == 0:
+                    return False
+                waiting = waiting or requeued is not None
+        return None if waiting else True
 
     def read(self, limit: int = BATCH) -> list[Entry]:
         """Return the next records: dead letters to be tried again first, then what follows the cursor."""
@@ -141,9 +147,8 @@ class Outbox:
         start = 0
         stream = self._stream
         for line in index.split(";"):
-            sequence, resource, identity, size = line.split(" ")
+            sequence, resource, size, record_id = line.split(" ")
             end = start + int(size)
-            record_id = f"{identity[:8]}-{identity[8:12]}-{identity[12:16]}-{identity[16:20]}-{identity[20:]}"
             number = int(sequence)
             entries.append(
                 Entry(number, int(resource), shipped(content[start:end], record_id, number, stream), requeued)

@@ -115,4 +115,4 @@ def _started(config: Config) -> list[Shipper]:
 
 def _has_dead_letters(shipper: Shipper) -> bool:
     _, head = shipper.outbox.progress()
-    return shipper.outbox.undelivered([(1, head)])
+    return shipper.outbox.outcome([(1, head)]) is False

@@ -103,7 +103,6 @@ class Shipper:
             Whether it did. False at once where one of them is a dead letter.
         """
         deadline = time.monotonic() + timeout
-        last = max((end for _, end in ranges), default=0)
         self.start()
         with self._condition:
             self._flushing += 1
@@ -111,9 +110,9 @@ class Shipper:
             self._condition.notify_all()
         try:
             while True:
-                cursor, _ = self.outbox.progress()
-                if cursor >= last:
-                    return not self.outbox.undelivered(ranges)
+                outcome = self.outbox.outcome(ranges)
+                if outcome is not None:
+                    return outcome
                 remaining = deadline - time.monotonic()
                 if remaining <= 0:
                     return False
@@ -162,7 +161,8 @@ class Shipper:
                 self._complain(f"cannot read or update the outbox: {error}")
                 self._sleep(self._backoff())
             except Exception as error:  # noqa: BLE001 - the thread must live, and callers must hear of it
-                _log.exception("the shipper of %s failed unexpectedly", self.name)
+                if repr(error) != self._trouble:
+                    _log.exception("the shipper of %s failed unexpectedly", self.name)
                 self._complain(repr(error))
                 self._sleep(self._backoff())
         if self._sender is not None:

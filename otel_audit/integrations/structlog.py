@@ -16,7 +16,9 @@ _ARGUMENTS: Final = frozenset(
     {"user", "user_id", "session", "actor", "action", "outcome", "target", "custom", "message", "timestamp"}
 )
 # What structlog itself and its usual processors add: of no use in the record.
-_STRUCTLOGS: Final = frozenset({"audit", "event", "level", "logger", "exc_info", "stack_info", "exception", "_record", "_from_structlog"})
+_STRUCTLOGS: Final = frozenset(
+    {"audit", "event", "level", "logger", "exc_info", "stack_info", "exception", "_record", "_from_structlog"}
+)
 
 
 class AuditProcessor:

@@ -1,0 +1,36 @@
+"""What stands below a row of the table with ``--show-note``: message, custom fields, what was altered, the trace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from otel_audit.cli.fields import plain_text
+from otel_audit.cli.safe import escape
+from otel_audit.record import AuditRecord, to_json
+
+__all__ = ["notes"]
+
+
+def notes(record: AuditRecord, trace_url: str | None) -> Iterator[str]:
+    """Iterate over the notes of a record, each one harmless line.
+
+    Args:
+        record: The record.
+        trace_url: Template of a link, with ``{trace_id}``.
+    """
+    # Without a message of the call's, the body only repeats the row.
+    if record.message is not None and not record.message.startswith(f"{record.type} ({record.outcome}) "):
+        yield escape(record.message)
+    if record.target is not None:
+        yield escape(f"target={record.target.type or ''}{':' if record.target.type else ''}{record.target.id}")
+    shown = [
+        f"{group}.{name}={plain_text(value)}"
+        for group, fields in to_json(record)["custom"].items()
+        for name, value in fields.items()
+    ]
+    if shown:
+        yield escape(" ".join(shown))
+    if record.altered:
+        yield escape(f"altered: {', '.join(record.altered)}")
+    if trace_url is not None and record.trace_id is not None:
+        yield escape(trace_url.replace("{trace_id}", record.trace_id))

@@ -1,0 +1,150 @@
+"""The options that commands share."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from otel_audit.archive.filters import Filter
+from otel_audit.cli.values import ArchiveFile, Moment, Recorded
+from otel_audit.errors import ConfigError
+
+__all__ = ["archive_option", "chosen_archive", "filter_options", "make_filter"]
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_OUTCOMES: Final = ("success", "failure", "unknown")
+
+
+def archive_option(command: _Command) -> _Command:
+    """Give a command the option ``--archive``."""
+    option = click.option(
+        "--archive",
+        type=ArchiveFile(),
+        metavar="FILE",
+        help="The archive.  [default: $OTEL_AUDIT_ARCHIVE, else audit.db in the user's state directory]",
+    )
+    return option(command)
+
+
+def chosen_archive(given: str | None) -> Path:
+    """Return the archive's path: the option's, else the environment's, else the default."""
+    if given is not None:
+        return Path(given)
+    from otel_audit.config import archive_path  # start-up time
+
+    return archive_path(os.environ)
+
+
+def filter_options(command: _Command) -> _Command:
+    """Give a command the target and the options that choose records; `make_filter` reads them."""
+    text, moment = Recorded(), Moment()
+    for option in (
+        click.option("--until", type=moment, metavar="TIME", help="Events before this time."),
+        click.option(
+            "--since",
+            type=moment,
+            metavar="TIME",
+            help="Events not before this time: 2026-01-31, 2026-01-31T12:00:00Z (local without a zone), today,"
+            " yesterday, now, or an age such as 30s, 15m, 2h, 7d, 1w.",
+        ),
+        click.option("--grep", metavar="REGEX", type=text, help="Some text of the record matches, ignoring case."),
+        click.option(
+            "--where",
+            multiple=True,
+            type=text,
+            metavar="FIELD=VALUE",
+            help="A field has this value: a JSON name (target.id), a custom field (reason.condition) or any attribute"
+            " (audit.target.id). Repeatable; each must hold.",
+        ),
+        click.option("--id", "record_id", metavar="UUID", type=text, help="The record with this id."),
+        click.option("--trace-id", metavar="HEX", type=text, help="Records of this trace."),
+        click.option(
+            "--ip", "address", metavar="ADDRESS", type=text, help="Session address, or a network: 10.0.0.0/8."
+        ),
+        click.option("--session", metavar="ID", type=text, help="Session id."),
+        click.option("--outcome", type=click.Choice(_OUTCOMES), help="Outcome of the event."),
+        click.option("--source", "sources", multiple=True, type=text, metavar="PATTERN", help="Source, likewise."),
+        click.option(
+            "--type",
+            "types",
+            multiple=True,
+            type=text,
+            metavar="PATTERN",
+            help="Event type; * matches any text. Repeatable; one must match.",
+        ),
+        click.option("--global/--no-global", "host_wide", default=None, help="Only, or no, records without a user."),
+        click.argument("target", required=False, type=text, metavar="[HOST|USER@HOST]"),
+    ):
+        command = option(command)
+    return command
+
+
+def make_filter(given: dict[str, Any]) -> Filter:
+    """Take the values of `filter_options` out of a command's arguments and return what they ask for.
+
+    Args:
+        given: The command's arguments; the filter's are removed.
+
+    Raises:
+        ConfigError: Two of them contradict each other, or one cannot be understood.
+    """
+    user, host = _target(given.pop("target"))
+    host_wide = given.pop("host_wide")
+    if host_wide and user is not None:
+        raise ConfigError("--global asks for records without a user, the target names one", "give the host alone")
+    trace_id = given.pop("trace_id")
+    return Filter(
+        host=host,
+        user=user,
+        host_wide=host_wide,
+        types=given.pop("types"),
+        sources=given.pop("sources"),
+        outcome=given.pop("outcome"),
+        session=given.pop("session"),
+        address=_address(given.pop("address")),
+        trace_id=None if trace_id is None else trace_id.lower(),
+        record_id=given.pop("record_id"),
+        where=_where(given.pop("where")),
+        grep=given.pop("grep"),
+        since=given.pop("since"),
+        until=given.pop("until"),
+    )
+
+
+def _target(target: str | None) -> tuple[str | None, str | None]:
+    if target is None:
+        return None, None
+    # A user's name may hold an @, a host cannot.
+    user, separator, host = target.rpartition("@")
+    if not host:
+        raise ConfigError(f"the target {target!r} names no host", "give HOST or USER@HOST")
+    return user if separator else None, host
+
+
+def _where(pairs: tuple[str, ...]) -> dict[str, str]:
+    wanted: dict[str, str] = {}
+    for pair in pairs:
+        field, separator, value = pair.partition("=")
+        if not separator or not field:
+            raise ConfigError(
+                f"--where {pair!r} is no FIELD=VALUE", "write for example --where reason.condition=expired"
+            )
+        if wanted.setdefault(field, value) != value:
+            raise ConfigError(f"--where asks for two values of {field!r}", "give each field once")
+    return wanted
+
+
+def _address(address: str | None) -> str | None:
+    # Text that is no address can be recorded and so be asked for; a mistyped network finds nothing, silently.
+    if address is not None and re.fullmatch(r"[0-9.]+/.*|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*/.*", address):
+        try:
+            ipaddress.ip_network(address, strict=False)
+        except ValueError as error:
+            raise ConfigError(f"--ip {address!r} is no network ({error})", "give one such as 10.0.0.0/8") from None
+    return address

@@ -1,0 +1,143 @@
+"""``otel-audit status``: what the archive holds, how far the delivery came, and what needs an operator."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from otel_audit.archive.query import DestinationStatus, Status, open_archive
+from otel_audit.cli.options import archive_option, chosen_archive
+from otel_audit.cli.safe import escape, json_text
+from otel_audit.cli.terminal import standard_output
+from otel_audit.cli.times import age, shown_time
+from otel_audit.cli.values import Duration
+from otel_audit.record import rfc3339
+
+__all__ = ["command"]
+
+
+@click.command(short_help="Show the state of archive and delivery.")
+@click.option(
+    "-o", "--output", "form", type=click.Choice(("text", "json")), default="text", help="Form.  [default: text]"
+)
+@click.option(
+    "--max-age",
+    type=Duration(),
+    default="1h",
+    show_default=True,
+    metavar="DURATION",
+    help="Age above which an undelivered record needs an operator.",
+)
+@click.option("--utc", is_flag=True, help="Times of the text in UTC; JSON always has UTC.")
+@archive_option
+def command(*, archive: str | None, form: str, max_age: int, utc: bool) -> int:
+    """Show what the archive holds and how far each destination came.
+
+    Exits with 1 where something needs an operator, and says what on standard error: dead letters, a destination that is
+    blocked, or an undelivered record older than --max-age.
+    """
+    with open_archive(chosen_archive(archive)) as opened:
+        status = opened.status()
+    now = time.time_ns()
+    standard_output()
+    if form == "json":
+        sys.stdout.write(json_text(_json(status), indent=2) + "\n")
+    else:
+        for line in _text(status, now, utc=utc):
+            sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+    concerns = list(_concerns(status, now, max_age))
+    for concern in concerns:
+        sys.stderr.write(f"otel-audit: {escape(concern)}\n")
+    return 1 if concerns else 0
+
+
+def _concerns(status: Status, now: int, max_age: int) -> Iterator[str]:
+    for destination in status.destinations:
+        if destination.dead_letters:
+            refused = f"{destination.name} refused {destination.dead_letters} records for good"
+            remedy = f"otel-audit requeue --destination {destination.name}"
+            yield f"{refused}: find out why, then put them back with {remedy}"
+        if destination.blocked is not None:
+            yield f"{destination.name} is blocked: {destination.blocked}: check its endpoint and credentials"
+    waiting = None if status.oldest_undelivered is None else now - status.oldest_undelivered
+    if waiting is not None and waiting > max_age:
+        waited = f"the oldest undelivered record has waited for {age(waiting)}"
+        yield f"{waited}: check the collector, or run otel-audit ship"
+
+
+def _json(status: Status) -> dict[str, Any]:
+    return {
+        "archive": status.archive,
+        "archive_id": status.archive_id,
+        "size": status.size,
+        "records": status.records,
+        "first": _moment(status.first),
+        "last": _moment(status.last),
+        "sequence": status.sequence,
+        "backlog": status.backlog,
+        "oldest_undelivered": _moment(status.oldest_undelivered),
+        "sqlite": status.sqlite,
+        "destinations": [
+            {
+                "name": destination.name,
+                "endpoint": destination.endpoint,
+                "cursor": destination.cursor,
+                "dead_letters": destination.dead_letters,
+                "blocked": destination.blocked,
+                "last_success": _moment(destination.last_success),
+                "last_error": destination.last_error,
+            }
+            for destination in status.destinations
+        ],
+    }
+
+
+def _moment(nanoseconds: int | None) -> str | None:
+    return None if nanoseconds is None else rfc3339(nanoseconds)
+
+
+def _text(status: Status, now: int, *, utc: bool) -> Iterator[str]:
+    def moment(nanoseconds: int | None, nothing: str) -> str:
+        if nanoseconds is None:
+            return nothing
+        return f"{shown_time(nanoseconds, utc=utc)} ({age(now - nanoseconds)} ago)"
+
+    yield f"archive             {escape(status.archive)}"
+    yield f"archive id          {escape(status.archive_id)}"
+    yield f"size                {_size(status.size)}"
+    yield f"records             {status.records}"
+    yield f"sequence            {status.sequence}"
+    yield f"first record        {moment(status.first, 'none')}"
+    yield f"last record         {moment(status.last, 'none')}"
+    yield f"backlog             {status.backlog}"
+    yield f"oldest undelivered  {moment(status.oldest_undelivered, 'none')}"
+    yield f"SQLite              {status.sqlite}"
+    if not status.destinations:
+        yield "destinations        no destination: archive only"
+    for destination in status.destinations:
+        yield ""
+        yield f"destination         {escape(destination.name)}"
+        yield f"  endpoint          {escape(destination.endpoint)}"
+        yield from _delivery(destination, moment(destination.last_success, "never"))
+
+
+def _delivery(destination: DestinationStatus, last_success: str) -> Iterator[str]:
+    yield f"  cursor            {destination.cursor}"
+    yield f"  last success      {last_success}"
+    yield f"  last error        {escape(destination.last_error or 'none')}"
+    yield f"  dead letters      {destination.dead_letters}"
+    yield f"  blocked           {escape(destination.blocked or 'no')}"
+
+
+def _size(size: int) -> str:
+    number = float(size)
+    for unit in ("bytes", "KiB", "MiB"):
+        if number < 1024:
+            return f"{number:.0f} {unit}" if unit == "bytes" else f"{number:.1f} {unit}"
+        number /= 1024
+    return f"{number:.1f} GiB"

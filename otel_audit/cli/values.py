@@ -1,0 +1,107 @@
+"""The types of the values that options take."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from otel_audit.cli.fields import NAMES
+from otel_audit.cli.times import parse_duration, parse_time
+
+__all__ = ["ArchiveFile", "Duration", "FieldList", "Limit", "Moment", "Recorded"]
+
+if TYPE_CHECKING:
+    ParamType = click.ParamType[Any]
+else:
+    # Not generic before click 8.4.
+    ParamType = click.ParamType
+
+
+class Recorded(ParamType):
+    """Text in the form in which it is recorded: bytes that are no UTF-8 as backslash escapes."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ARG002 - click's signature
+        """Return the text as the archive holds it."""
+        return str(value).encode(errors="backslashreplace").decode()
+
+
+class ArchiveFile(ParamType):
+    """A path that SQLite can open."""
+
+    name = "file"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the path; SQLite takes UTF-8 only."""
+        text = str(value)
+        if not text or Recorded().convert(text, param, ctx) != text:
+            self.fail(f"{text!r} is no path that SQLite can open: give one that is UTF-8", param, ctx)
+        return text
+
+
+class Moment(ParamType):
+    """A time expression, as nanoseconds since the epoch."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the moment."""
+        if isinstance(value, int):
+            return value
+        try:
+            return parse_time(str(value), time.time_ns())
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Duration(ParamType):
+    """A duration such as ``15m``, as nanoseconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the duration."""
+        if isinstance(value, int):
+            return value
+        try:
+            return parse_duration(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Limit(ParamType):
+    """A number of records, or ``all``."""
+
+    name = "limit"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number, -1 for ``all``."""
+        text = str(value)
+        if text == "all":
+            return -1
+        # A number that SQLite cannot hold asks for all there are.
+        if not text.isascii() or not text.isdecimal() or len(text) > 18:
+            self.fail(f"{text!r} is no number of records: give 0, 1, 2, … or all", param, ctx)
+        return int(text)
+
+
+class FieldList(ParamType):
+    """Names of fields, separated by commas."""
+
+    name = "fields"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Return the names; one that no record has is an error."""
+        if isinstance(value, tuple):
+            return value
+        names = tuple(name.strip() for name in str(value).split(","))
+        for name in names:
+            custom = name.split(".")
+            if name not in NAMES and not (custom[0] == "custom" and all(custom)):
+                self.fail(
+                    f"{name!r} is no field: give some of {', '.join(sorted(NAMES))}, custom.GROUP.FIELD", param, ctx
+                )
+        return names
