@@ -21,7 +21,7 @@ from opentelemetry import trace
 from otel_audit.catalog import ActorType, Catalog, EventType, Outcome
 from otel_audit.clean import Cleaner
 from otel_audit.errors import InvalidRecord
-from otel_audit.record import Actor, AuditRecord, Session, Target, address_type
+from otel_audit.record import Actor, AuditRecord, Session, Target, canonical_address
 
 __all__ = ["ARGUMENTS", "build_record", "new_record_id"]
 
@@ -132,7 +132,7 @@ def _is_plain(values: Mapping[str, Any]) -> bool:
         if session is not None:
             if type(session) is not Session or session == _NO_SESSION:
                 return False
-            if session.ip is not None and address_type(session.ip) not in {"ipv4", "ipv6"}:
+            if session.ip is not None and canonical_address(session.ip) != session.ip:
                 return False
             texts += ["" if text is None else text for text in session]
         if custom is not None and not _add_plain_custom(custom, texts):
@@ -260,8 +260,11 @@ class _Careful:
             # Cleaned as well: the zone of an IPv6 address is any text.
             address = str(address)
         address = self._text(address, "session.ip")
-        if address is not None and address_type(address) not in {"ipv4", "ipv6"}:
-            self._cleaner.mark("session.ip:not-an-address")
+        if address is not None:
+            # The usual form: whoever looks for it will write it so.
+            address = canonical_address(address) or address
+            if canonical_address(address) is None:
+                self._cleaner.mark("session.ip:not-an-address")
         session = Session(
             self._text(value.id, "session.id"),
             self._text(value.type, "session.type"),

@@ -20,6 +20,7 @@ __all__ = [
     "Session",
     "Target",
     "address_type",
+    "canonical_address",
     "rfc3339",
     "to_json",
 ]
@@ -141,6 +142,15 @@ class AuditRecord(NamedTuple):
     sequence: int | None = None
     integrity_hash: str | None = None
     stream_id: str | None = None
+
+
+@lru_cache(4096)
+def canonical_address(address: str) -> str | None:
+    """Return the usual form of an IP address, by which it can be found again; None where it is none."""
+    try:
+        return str(ipaddress.ip_address(address))
+    except ValueError:
+        return None
 
 
 @lru_cache(4096)

@@ -55,7 +55,7 @@ HOSTILE = {
 
 
 def fill(path: Path, events: Iterable[Mapping[str, Any]]) -> list[Receipt]:
-    """Record events, each the arguments of ``audit()``, and ``type``, ``host``, ``source`` and ``trace`` where they matter."""
+    """Record events: the arguments of ``audit()``, and ``host``, ``source`` and ``trace`` where they matter."""
     receipts = []
     with AuditProvider(archive=path, ship=False) as provider:
         for event in events:

@@ -10,7 +10,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from importlib import resources
 from pathlib import Path
 from typing import Final, Literal
 
@@ -359,6 +358,8 @@ def _migrate(connection: apsw.Connection, path: Path) -> None:
     try:
         # Another process may have made the archive meanwhile.
         if _check_version(connection, path) < SCHEMA_VERSION:
+            from importlib import resources  # once in an archive's life, and readers need not load it
+
             connection.execute(resources.files("otel_audit.archive").joinpath("schema.sql").read_text("utf-8"))
             connection.execute(
                 "INSERT INTO meta VALUES ('archive_id', ?), ('created', ?), ('folded', 0)",

@@ -14,7 +14,7 @@ from otel_audit.archive.index import FIELDS
 from otel_audit.clean import Cleaner
 from otel_audit.errors import ConfigError
 from otel_audit.otlp import LogFields
-from otel_audit.record import Value
+from otel_audit.record import Value, canonical_address
 
 __all__ = ["Filter", "nanoseconds"]
 
@@ -117,7 +117,7 @@ class Filter:
             "host": _recorded(self.host),
             "user": _recorded(self.user),
             "trace": bytes.fromhex(self.trace_id) if self.trace_id else None,
-            "address": None if self.network else _recorded(self.address),
+            "address": None if self.network else _address(self.address),
         }
         return {FIELDS[name]: value for name, value in values.items() if value is not None}
 
@@ -214,6 +214,10 @@ def _lies_in(address: Value, network: Network) -> bool:
 def _recorded(text: str | None) -> str | None:
     """Return a text as it is recorded: invalid Unicode and NUL escaped, see `otel_audit.clean`."""
     return None if text is None else Cleaner().text(text, "")
+
+
+def _address(text: str | None) -> str | None:
+    return None if text is None else canonical_address(text) or _recorded(text)
 
 
 def _glob(pattern: str) -> str:

@@ -357,7 +357,10 @@ class Writer:
         self._committer.commit(batch)
         self._unfolded += len(batch)
         self._refused_since = 0.0
-        self._on_commit(len(batch), self._committer.head)
+        try:
+            self._on_commit(len(batch), self._committer.head)
+        except Exception:  # noqa: BLE001 - the records are on disk: nobody may hear otherwise
+            _log.exception("records up to %d are committed, but nobody was told", self._committer.head)
 
     # -- forks --
 

@@ -50,6 +50,7 @@ def _days(start: int, end: int, seconds: float, *, utc: bool) -> list[int]:
     while True:
         day += timedelta(days=days)
         border = day_start(day, utc=utc)
-        if border >= end:
+        # `day_start` returns nothing later than what the archive can hold.
+        if border >= min(end, 2**63 - 1):
             return found
         found.append(border)

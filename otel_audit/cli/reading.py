@@ -116,14 +116,14 @@ def follow(
                 raise ArchiveError(f"the archive {archive.path} was removed or replaced", "follow the new one")
             time.sleep(_POLL)
     except KeyboardInterrupt:
-        # The usual end. What was printed was flushed line by line.
+        # The usual end. Each look ended with a flush.
         return
 
 
 def _print(printer: Printer[Any], records: Iterator[Any]) -> None:
+    # The first ones together: a table fits its widths to them.
     for record in records:
         printer.write(record)
-        printer.flush()
     printer.flush()
 
 

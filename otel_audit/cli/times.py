@@ -45,7 +45,7 @@ def parse_time(text: str, now: int) -> int:
     if word in {"today", "yesterday"}:
         day = from_nanoseconds(now).date()
         return day_start(day if word == "today" else day - timedelta(days=1))
-    if _DURATION.fullmatch(word):
+    if _is_duration(word):
         return max(now - parse_duration(word), _LOWEST)
     match = _RFC3339.fullmatch(text.strip())
     if match is None:
@@ -77,9 +77,14 @@ def parse_duration(text: str) -> int:
         ValueError: The text is none.
     """
     word = text.strip().lower()
-    if not _DURATION.fullmatch(word) or len(word) > 100:
+    if not _is_duration(word):
         raise ValueError(f"{text!r} is no duration: give 30s, 15m, 2h, 7d or 1w")
     return sum(int(number) * _UNITS[unit] for number, unit in _PART.findall(word)) * _SECOND
+
+
+def _is_duration(word: str) -> bool:
+    # Python refuses to read numbers of thousands of digits.
+    return len(word) <= 100 and _DURATION.fullmatch(word) is not None
 
 
 def day_start(day: date, *, utc: bool = False) -> int:

@@ -101,6 +101,8 @@ def ship_forever(config: Config, stop: threading.Event) -> None:
 
 
 def _started(config: Config) -> list[Shipper]:
+    if not config.sending:
+        raise ConfigError("sending is switched off by OTEL_SDK_DISABLED", "unset it to ship")
     shippers = make_shippers(config)
     if not shippers:
         raise ConfigError(

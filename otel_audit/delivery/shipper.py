@@ -73,6 +73,7 @@ class Shipper:
         self._head = 0
         self._flushing = 0
         self._kicked = False
+        self._gathering = False
         self._short = False
         self._failures = 0
         self._trouble = ""
@@ -87,10 +88,13 @@ class Shipper:
                 self._thread.start()
 
     def notify(self, head: int) -> None:
-        """Note that the archive ends at `head` now; never waits for anything."""
+        """Note that the archive ends at `head` now; never waits for the network or the disk."""
         self._head = head
         if self._thread is None:
             self.start()
+        elif self._gathering and head - self.outbox.cursor >= _FULL:
+            with self._condition:
+                self._condition.notify_all()
 
     def flush(self, ranges: list[tuple[int, int]], timeout: float) -> bool:
         """Wait until the destination accepted all records in some ranges of sequences, whoever ships them.
@@ -210,13 +214,15 @@ class Shipper:
         """Let records gather for a fuller request, unless there are enough or somebody waits for them."""
         deadline = time.monotonic() + _GATHER
         with self._condition:
+            self._gathering = True  # before the look at the head, see `notify`
             while (
                 self._head - self.outbox.cursor < _FULL
                 and not self._kicked
                 and not self._stopped
                 and (remaining := deadline - time.monotonic()) > 0
             ):
-                self._condition.wait(min(remaining, 0.05))
+                self._condition.wait(remaining)
+            self._gathering = False
             # While somebody waits, go on without gathering.
             self._kicked = bool(self._flushing)
 

@@ -25,10 +25,25 @@ from tests.command_line import HOSTILE, SPAN, TRACE, fill, json_lines, otel_audi
 FORMS = ("table", "json", "jsonl", "csv", "otlp")
 TYPE = "user.password.reset.requested"
 ADDRESS = "203.0.113.77"
-KEYS = (
-    "sequence record_id time host user source type outcome action actor target session trace_id span_id custom message"
-    " altered"
-).split()
+KEYS = [
+    "sequence",
+    "record_id",
+    "time",
+    "host",
+    "user",
+    "source",
+    "type",
+    "outcome",
+    "action",
+    "actor",
+    "target",
+    "session",
+    "trace_id",
+    "span_id",
+    "custom",
+    "message",
+    "altered",
+]
 
 
 @pytest.fixture(scope="module")

@@ -23,9 +23,10 @@ def test_everything_can_be_given(archive_path: Path) -> None:
     """Each option fills its field."""
     otel_audit(
         "record", "example.com", "backup.made", "--archive", archive_path, "--user", "alice", "--source", "cron",
-        "--session-id", "s-1", "--session-type", "ssh", "--ip", "203.0.113.7", "--client", "OpenSSH", "--outcome", "failure",
-        "--action", "copy", "--actor", "root", "--target", "/srv", "--message", "Disk full",
-        "--timestamp", "2026-01-31T12:00:00Z", "--field", "backup.size=7", "--field", "backup.note=a=b", "--field", "job.id=3",
+        "--session-id", "s-1", "--session-type", "ssh", "--ip", "203.0.113.7", "--client", "OpenSSH",
+        "--outcome", "failure", "--action", "copy", "--actor", "root", "--target", "/srv", "--message", "Disk full",
+        "--timestamp", "2026-01-31T12:00:00Z", "--field", "backup.size=7",
+        "--field", "backup.note=a=b", "--field", "job.id=3",
     )  # fmt: skip
     (record,) = records(archive_path)
     shown = to_json(record)
@@ -62,8 +63,10 @@ def test_the_receipt_is_json_when_asked(archive_path: Path) -> None:
 def test_bytes_and_controls_are_recorded(archive_path: Path) -> None:
     """Arguments that are no UTF-8, and control characters, are recorded and marked, wherever they stand."""
     otel_audit(
-        "record", b"h\xff", b"t\xfe", "--archive", archive_path, "--user", b"caf\xe9", "--ip", b"\xff", "--client", "\x1b[2J",
-        "--target", "a\nb", "--message", b"\x80", "--field", b"g.f\xff=\xff", "--source", b"s\xff", "--session-id", "\u202e",
+        "record", b"h\xff", b"t\xfe", "--archive", archive_path, "--user", b"caf\xe9", "--ip", b"\xff",
+
+        "--client", "\x1b[2J", "--target", "a\nb", "--message", b"\x80", "--field", b"g.f\xff=\xff",
+        "--source", b"s\xff", "--session-id", "\u202e",
     )  # fmt: skip
     (record,) = records(archive_path)
     assert record.user == "caf\\udce9"

@@ -101,3 +101,17 @@ def test_an_interrupt_is_quiet(archive_path: Path, tmp_path: Path) -> None:
         assert process.wait(20) == 130
         assert process.stderr is not None
         assert process.stderr.read() == b""
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_do_no_harm(archive_path: Path, closed: str) -> None:
+    """Where a standard stream is closed, the archive does not take its place, and the record is kept."""
+    for _ in range(2):
+        line = f'"$0" -m otel_audit record h t --archive "$1" {closed}'
+        subprocess.run(["bash", "-c", line, sys.executable, archive_path], env=environment(), check=True)
+    shown = otel_audit("show", "--archive", archive_path, "-o", "jsonl").stdout
+    assert shown.count("\n") == 2
+    line = f'"$0" -m otel_audit show --archive "$1" {closed}'
+    subprocess.run(
+        ["bash", "-c", line, sys.executable, archive_path], env=environment(), check=True, capture_output=True
+    )

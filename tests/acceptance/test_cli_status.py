@@ -99,7 +99,8 @@ def test_ship_reads_the_environment(archive: Path) -> None:
     with Collector() as collector:
         otel_audit(
             "ship", "--once", "--archive", archive,
-            OTEL_EXPORTER_OTLP_ENDPOINT=collector.grpc_endpoint, OTEL_EXPORTER_OTLP_PROTOCOL="grpc", OTEL_EXPORTER_OTLP_INSECURE="true",
+            OTEL_EXPORTER_OTLP_ENDPOINT=collector.grpc_endpoint, OTEL_EXPORTER_OTLP_PROTOCOL="grpc",
+            OTEL_EXPORTER_OTLP_INSECURE="true",
         )  # fmt: skip
         assert len(collector.records) == 5
         assert {call.protocol for call in collector.calls} == {"grpc"}

@@ -8,7 +8,7 @@ import re
 import threading
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -67,7 +67,7 @@ class Known:
 
 def write(log: AuditLogger, chance: random.Random, number: int) -> Known:
     """Record one made-up event; times mostly rise, as they do."""
-    made = {
+    made: dict[str, Any] = {
         "host": chance.choices(HOSTS, [90, 8, 2])[0],
         "user": chance.choices(USERS, [30, 40, 20, 5, 5])[0],
         "type": chance.choice(TYPES),
@@ -153,7 +153,7 @@ def any_of(text: str, patterns: Any) -> bool:
 def matches(known: Known, filter: Filter) -> bool:
     """Tell by the model whether a record fulfils a filter."""
     texts = [known.type, known.message, known.record_id, known.host, known.source, known.outcome, as_text(known.user)]
-    checks = {
+    checks: dict[str, Callable[[Any], bool]] = {
         "host": lambda wanted: known.host == wanted,
         "user": lambda wanted: known.user == wanted,
         "host_wide": lambda wanted: (known.user is None) == wanted,
@@ -292,6 +292,7 @@ def test_each_record_is_found_by_its_id(state: str, samples: dict[str, Sample]) 
 
 def test_criteria_that_make_no_sense_are_refused() -> None:
     """A criterion that cannot be understood raises, rather than find nothing."""
+    criteria: dict[str, Any]
     for criteria in (
         {"trace_id": "12"},
         {"record_id": "x"},
@@ -301,7 +302,7 @@ def test_criteria_that_make_no_sense_are_refused() -> None:
         {"sources": "web"},
     ):
         with pytest.raises(ConfigError):
-            Filter(**criteria)  # type: ignore[arg-type]
+            Filter(**criteria)
     with pytest.raises(TypeError):
         Filter(hots="example.com")  # type: ignore[call-arg]
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_audit.cli.times import age, day_start, parse_duration, parse_time, shown_time
+from otel_audit.cli.times import FORMS, age, day_start, parse_duration, parse_time, shown_time
 from otel_audit.record import rfc3339
 
 if TYPE_CHECKING:
@@ -77,13 +77,14 @@ def test_ages(number: int, unit: str) -> None:
 @given(st.text() | st.from_regex(r"[0-9]{1,5}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2})?[Zz+-]?[0-9:]*"))
 def test_any_text_is_a_time_or_a_clear_error(text: str) -> None:
     """Whatever is given, the answer is a moment that the archive can hold, or an error that names text and forms."""
+    complaint = ""
     try:
         moment = parse_time(text, NOW)
     except ValueError as error:
-        assert repr(text) in str(error) or "no duration" in str(error)
-        assert "15m" in str(error)
-    else:
-        assert -(2**63) <= moment < 2**63
+        complaint = str(error)
+        moment = 0
+    assert -(2**63) <= moment < 2**63
+    assert not complaint or (complaint.startswith(f"{text!r} is no time") and complaint.endswith(FORMS))
 
 
 @pytest.mark.usefixtures("berlin")
@@ -114,12 +115,13 @@ def test_forms(text: str, utc: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "tomorrow", "15", "m", "-15m", "15 m", "2026-02-30", "2026-01-31T25:00:00Z", "2026-01-31T12:00:00+25:00", "12:00", "1.5h",
+    ["", "tomorrow", "15", "m", "-15m", "15 m", "2026-02-30", "2026-01-31T25:00:00Z", "2026-01-31T12:00:00+25:00",
+     "12:00", "1.5h", "9" * 5000 + "h",
      "2026-01-31T12", "٣m", "2026-01-31T12:00:00Zjunk"],
 )  # fmt: skip
 def test_junk_is_refused(text: str) -> None:
     """What is no time is an error that names the text and the forms."""
-    with pytest.raises(ValueError, match="no time.*today.*15m") as caught:
+    with pytest.raises(ValueError, match=r"no time.*today.*15m") as caught:
         parse_time(text, NOW)
     assert repr(text) in str(caught.value)
 
@@ -127,7 +129,7 @@ def test_junk_is_refused(text: str) -> None:
 @pytest.mark.parametrize("text", ["", "h", "1", "-1h", "1y", "1 h", "today", "9" * 200 + "h"])
 def test_junk_durations_are_refused(text: str) -> None:
     """What is no duration is an error that names the text and the forms."""
-    with pytest.raises(ValueError, match="no duration.*15m"):
+    with pytest.raises(ValueError, match=r"no duration.*15m"):
         parse_duration(text)
 
 

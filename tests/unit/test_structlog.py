@@ -44,7 +44,8 @@ def test_an_entry_is_recorded_and_passes_on(tape: Tape) -> None:
     session = Session("s-1", "http", "203.0.113.7")
     entry = {
         "audit": "user.login.success", "user": "alice", "user_id": "7", "session": session, "target": Target("o"),
-        "outcome": "failure", "action": "enter", "actor": "cron", "custom": {"g": {"f": 1}}, "timestamp": 5, "attempt": 3,
+        "outcome": "failure", "action": "enter", "actor": "cron", "custom": {"g": {"f": 1}}, "timestamp": 5,
+        "attempt": 3,
     }  # fmt: skip
     log.info("Alice logged in", **entry)
     record = tape.record
@@ -94,7 +95,7 @@ def test_context_variables_of_the_chain(tape: Tape) -> None:
 def test_a_wrong_type_is_refused(tape: Tape, type_: Any) -> None:
     """`audit` must be an event type."""
     log, output = chain(tape)
-    with pytest.raises(ConfigError, match="audit=.* is no event type"):
+    with pytest.raises(ConfigError, match=r"audit=.* is no event type"):
         log.info("text", audit=type_)
     assert (tape.written, output.calls) == ([], [])
 
