@@ -336,7 +336,11 @@ class _Careful:
         else:
             moment = int(value)
         if not 0 < moment <= _MAX_TIME:
-            _refuse("timestamp", value, "it must lie between 1970 and 2262")
+            # It may be a client's clock: no reason to lose the record.
+            # Python refuses to write out huge numbers.
+            shown = str(value) if isinstance(value, datetime) or value.bit_length() < 128 else "int"
+            self._cleaner.mark(f"timestamp:out-of-range:{shown}")
+            return observed
         if moment > observed:
             self._cleaner.mark("timestamp:future")
         return moment

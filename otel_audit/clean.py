@@ -13,6 +13,7 @@ A mark reads ``field:what[:detail…]``:
 ``custom.g.a_b:renamed``           the field's name, or a name within it, held other characters or was taken
 ``session.ip:not-an-address``      neither IPv4 nor IPv6
 ``timestamp:future``               later than the moment of recording
+``timestamp:out-of-range:-1``      not between 1970 and 2262; the moment of recording took its place
 =================================  =====================================================================
 """
 

@@ -118,6 +118,8 @@ class Config:
             ConfigError: A setting is wrong; names it, its value and the remedy.
         """
         environ = os.environ
+        if protocol not in {None, *get_args(Protocol)}:
+            raise ConfigError(f"protocol={protocol!r} is unknown", f"use {' or '.join(map(repr, get_args(Protocol)))}")
         names = _exporter_names(environ)
         otlp = None
         if endpoint is not None or not names or "otlp" in names:

@@ -198,8 +198,12 @@ class AuditLogger(BoundLoggerBase):
             values = merge_contextvars(None, method, values)
         if "host" not in values and recording.host is not None:
             values["host"] = recording.host
-        for processor in recording.processors:
-            values = _processed(processor, self._logger, method, values)
+        if recording.processors:
+            for processor in recording.processors:
+                values = _processed(processor, self._logger, method, values)
+            if isinstance(values.get("timestamp"), (str, float)) and "timestamp" not in given:
+                # From structlog's TimeStamper, which is for lines of text: the record has its own time.
+                values = {key: value for key, value in values.items() if key != "timestamp"}
         record = build_record(values, recording.catalog, display=recording.profile == "logs")
         return record, recording.catalog[record.type]
 
@@ -243,6 +247,8 @@ class _Attempts:
         Raises:
             AuditError: The failure itself, where the policy says so.
         """
+        if self._recording.writer.closed:
+            raise error  # a programmer's error, which no policy excuses
         if self._policy == "log":
             self._recording.dropped(self._record, error)
             return None

@@ -23,16 +23,17 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def nanoseconds(moment: datetime | int) -> int:
-    """Return an aware datetime, or nanoseconds as they are, as nanoseconds since the epoch.
+    """Return an aware datetime, or nanoseconds, as nanoseconds since the epoch that fit into a column.
 
     Raises:
         ConfigError: The datetime is naive.
     """
-    if isinstance(moment, int):
-        return moment
-    if moment.tzinfo is None:
-        raise ConfigError(f"{moment} is naive", "give it a tzinfo such as datetime.UTC")
-    return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
+    if isinstance(moment, datetime):
+        if moment.tzinfo is None:
+            raise ConfigError(f"{moment} is naive", "give it a tzinfo such as datetime.UTC")
+        moment = (moment - _EPOCH) // timedelta(microseconds=1) * 1000
+    # "Until the year 9999" is a way to say "without end".
+    return max(-(2**63), min(moment, 2**63 - 1))
 
 
 @dataclass(frozen=True)

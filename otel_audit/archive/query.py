@@ -277,7 +277,9 @@ class Archive:
         with self.database as connection, archive_errors(self.path):
             head = int(connection.execute("SELECT max(sequence) FROM record").get or 0)
             folded = int(connection.execute("SELECT value FROM meta WHERE key = 'folded'").get)
-            high = head if filter.before is None else min(head, filter.before - 1)
+            # Within what a column can hold, whatever was asked for.
+            low = max(1, min(low, head + 1))
+            high = head if filter.before is None else max(0, min(head, filter.before - 1))
             conditions, values = _zone_conditions(filter)
             if not conditions:
                 return low, high, folded
@@ -309,8 +311,8 @@ def _zone_conditions(filter: Filter) -> tuple[list[str], list[int]]:
         # A UUIDv7 begins with the milliseconds of its making, which is the time of the call.
         milliseconds = number.int >> 80
         terms += [
-            ("last_observed >= ?", milliseconds * 1_000_000),
-            ("first_observed < ?", (milliseconds + 1) * 1_000_000),
+            ("last_observed >= ?", nanoseconds(milliseconds * 1_000_000)),
+            ("first_observed < ?", nanoseconds((milliseconds + 1) * 1_000_000)),
         ]
     return [term for term, _ in terms], [value for _, value in terms]
 

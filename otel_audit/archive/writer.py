@@ -80,6 +80,11 @@ class Writer:
         return list(self._committer.ranges)
 
     @property
+    def closed(self) -> bool:
+        """Whether nothing can be recorded any more."""
+        return self._closed
+
+    @property
     def queued(self) -> int:
         """How many records are in memory only."""
         return len(self._queue) + self._busy

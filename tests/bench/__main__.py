@@ -65,7 +65,9 @@ SECTIONS: Final[dict[str, Callable[[Sizes, Path], list[Row]]]] = {
 def main() -> int:
     """Measure what the command line asks for; return 0 unless something could not be measured."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="smaller sizes, about 2 minutes; the full run takes 20")
+    parser.add_argument(
+        "--quick", action="store_true", help="smaller sizes, about 2 minutes; the full run takes about 15"
+    )
     parser.add_argument("--only", choices=SECTIONS, action="append", metavar="NAME", help=", ".join(SECTIONS))
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table with the machine there too")
     parser.add_argument(

@@ -18,6 +18,7 @@ from tests.bench.table import Goal, Row
 __all__ = ["start"]
 
 _RECORDS = 1000
+_SWITCHES = frozenset({"PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"})
 
 
 def start(sizes: Sizes, folder: Path) -> list[Row]:
@@ -28,10 +29,13 @@ def start(sizes: Sizes, folder: Path) -> list[Row]:
         for event in events(_RECORDS):
             call(event)
     progress("first line of show")
+    environment = _environment(folder / "bytecode")
     show = [sys.executable, "-m", "otel_audit", "show", "--archive", str(path)]
     bare = [sys.executable, "-c", "import click, rich.table; print(flush=True)"]
     figures = alternate(
-        {"ours": lambda: _first_output(show), "bare": lambda: _first_output(bare)}, sizes.starts, warm_up=2
+        {"ours": lambda: _first_output(show, environment), "bare": lambda: _first_output(bare, environment)},
+        sizes.starts,
+        warm_up=2,
     )
     return [
         Row(
@@ -46,10 +50,16 @@ def start(sizes: Sizes, folder: Path) -> list[Row]:
     ]
 
 
-def _first_output(command: list[str]) -> float:
+def _environment(bytecode: Path) -> dict[str, str]:
+    """Return an environment in which both find compiled modules, as an installed package does."""
+    kept = {key: value for key, value in os.environ.items() if key not in _SWITCHES}
+    terminal = {"COLUMNS": "160", "LINES": "50", "TERM": "xterm-256color"}
+    return {**kept, **terminal, "PYTHONPYCACHEPREFIX": str(bytecode)}
+
+
+def _first_output(command: list[str], environment: dict[str, str]) -> float:
     """Run a command on a terminal of its own, and return the milliseconds to its first byte."""
     ours, theirs = pty.openpty()
-    environment = {**os.environ, "COLUMNS": "160", "LINES": "50", "TERM": "xterm-256color"}
     try:
         began = time.perf_counter()
         process = subprocess.Popen(command, stdout=theirs, stdin=subprocess.DEVNULL, env=environment)

@@ -6,9 +6,7 @@ import os
 import shutil
 import signal
 import stat
-import subprocess
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import apsw
@@ -40,107 +38,6 @@ def refused(path: Path) -> str:
     assert caught.value.hint
     assert str(path) in caught.value.message
     return str(caught.value)
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Mount a file system of 1.5 MiB."""
-    point = tmp_path / "small"
-    point.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1536k,mode=0700", "tmpfs", point], check=False).returncode:
-        pytest.skip("tmpfs cannot be mounted here")
-    yield point
-    subprocess.run(["umount", "--lazy", point], check=True)
-
-
-def fill_up(provider: AuditProvider, receipts: list[Receipt]) -> ArchiveError:
-    """Record until it is refused, and return the error."""
-    log = provider.get_logger("file")
-    for _ in range(20_000):
-        try:
-            receipts.append(log.audit("user.login.success", user="alice", custom={"x": {"y": "z" * 400}}))
-        except ArchiveError as error:
-            return error
-    raise AssertionError("the disk was never full")
-
-
-@NEEDS_ROOT
-def test_a_full_disk_is_told_and_recording_goes_on_with_space(small_disk: Path) -> None:
-    """No receipt is given for what does not fit; once there is space, recording goes on without a gap."""
-    path = small_disk / "audit.db"
-    provider = provider_at(path)
-    receipts = record(provider, 20)
-    ballast = small_disk / "ballast"
-    ballast.write_bytes(b"\0" * 400_000)
-    error = fill_up(provider, receipts)
-    assert "full" in str(error)
-    assert "space" in error.hint
-    for _ in range(3):
-        with pytest.raises(ArchiveError, match="full"):
-            provider.get_logger("file").audit("user.login.success", user="alice", custom={"x": {"y": "z" * 400}})
-    ballast.unlink()
-    receipts += record(provider, 20)
-    assert provider.shutdown()
-    assert_sound(path, receipts, records=len(receipts))
-
-
-def test_a_limit_on_file_sizes_is_told_and_recording_goes_on_above_it(archive_path: Path) -> None:
-    """The same as on a full disk where a resource limit stops the file from growing."""
-    program = """
-    import resource, signal, sys
-    from otel_audit import AuditProvider
-    from otel_audit.errors import ArchiveError
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    provider = AuditProvider(archive=sys.argv[1], host="example.com")
-    log = provider.get_logger("file")
-    def record():
-        receipt = log.audit("user.login.success", user="alice", custom={"x": {"y": "z" * 2000}})
-        print(receipt.record_id, receipt.sequence, receipt.integrity_hash)
-    record()
-    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
-    failures = 0
-    for _ in range(2000):
-        try:
-            record()
-        except ArchiveError as error:
-            assert error.hint, error
-            failures += 1
-            if failures == 5:
-                break
-    assert failures == 5
-    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    for _ in range(10):
-        record()
-    assert provider.shutdown()
-    """
-    lines = [line.split() for line in run_python(program, archive_path).splitlines()]
-    receipts = [Receipt(identity, int(sequence), leaf) for identity, sequence, leaf in lines]
-    assert_sound(archive_path, receipts, records=len(receipts))
-
-
-def test_queued_records_outlast_a_full_disk(archive_path: Path) -> None:
-    """What is in memory while the disk is full is written once there is space."""
-    program = """
-    import logging, resource, signal, sys, time
-    from otel_audit import AuditProvider
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    logging.disable(logging.CRITICAL)
-    provider = AuditProvider(archive=sys.argv[1], host="example.com", durability="queued")
-    log = provider.get_logger("file")
-    def record(count):
-        for _ in range(count):
-            log.audit("user.login.success", user="alice", custom={"x": {"y": "z" * 2000}})
-    record(10)
-    assert provider.force_flush(20)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
-    record(500)
-    assert not provider.force_flush(0.5)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    assert provider.force_flush(20)
-    assert provider.shutdown()
-    """
-    run_python(program, archive_path)
-    assert_sound(archive_path, records=510)
 
 
 @pytest.mark.parametrize("what", ["removed", "replaced by another", "replaced by a copy", "replaced by an older copy"])
@@ -316,20 +213,6 @@ def test_a_directory_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o500)
     assert "permission" in refused(closed / "audit.db").lower()
-
-
-@NEEDS_ROOT
-def test_a_read_only_file_system_is_told_and_recovers(small_disk: Path) -> None:
-    """While the file system is read-only, recording raises and reading works; afterwards it goes on without a gap."""
-    path = small_disk / "audit.db"
-    receipts = written(path)
-    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
-    assert "read-only" in refused(path).lower()
-    with open_archive(path) as archive:
-        assert [r.sequence for r in archive.query()] == [3, 2, 1]
-    subprocess.run(["mount", "-o", "remount,rw,size=1536k", small_disk], check=True)
-    receipts += written(path)
-    assert_sound(path, receipts, records=6)
 
 
 @NEEDS_ROOT

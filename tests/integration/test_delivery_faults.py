@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ from otel_audit.delivery.sender import Answer, Sender
 from otel_audit.delivery.service import ship_once
 from otel_audit.provider import AuditProvider
 from otel_audit.testing import Collector, Reply
-from tests.archive_material import assert_delivered, provider_at, ship, wait_until
+from tests.archive_material import assert_delivered, assert_sound, provider_at, run_python, ship, wait_until
 
 Protocol = Literal["http/protobuf", "grpc"]
 POISON = b"\xde\xad\xbe\xef-poison"
@@ -284,3 +285,74 @@ def test_two_destinations_have_cursors_of_their_own(archive_path: Path) -> None:
         assert [attributes["audit.record.id"] for attributes in came if attributes] == ids
         assert_delivered(archive_path, collector)
         assert provider.shutdown(5)
+
+
+def test_a_shutdown_in_an_outage_is_short_and_false_and_loses_nothing(
+    archive_path: Path, provider_to: Callable[[Collector], AuditProvider]
+) -> None:
+    """Shutting down while the collector is away says so within its time; the next process ships what is left."""
+    switch = Switch(Reply(drop="before"))
+    with Collector(switch) as collector:
+        provider = provider_to(collector)
+        record(provider, 20)
+        started = time.monotonic()
+        assert not provider.shutdown(timeout=0.5)
+        assert time.monotonic() - started < 5
+        switch.reply = None
+        assert provider_to(collector).shutdown(5)  # recorded nothing itself
+        assert ship(archive_path, collector)
+        assert_delivered(archive_path, collector)
+
+
+def test_a_shutdown_ends_a_request_that_hangs(
+    archive_path: Path, provider_to: Callable[[Collector], AuditProvider]
+) -> None:
+    """A collector that never answers holds up neither callers nor the shutdown."""
+    switch = Switch(Reply(delay=60))
+    with Collector(switch) as collector:
+        provider = provider_to(collector)
+        started = time.monotonic()
+        record(provider, 20)
+        assert time.monotonic() - started < 2
+        wait_until(lambda: collector.requests)
+        assert not provider.shutdown(timeout=0.2)
+        assert time.monotonic() - started < 8
+        assert not any(thread.name == "otel-audit-otlp" for thread in threading.enumerate())
+    with Collector() as collector:
+        assert ship(archive_path, collector)
+        assert_delivered(archive_path, collector)
+
+
+@pytest.mark.parametrize("durability", ["commit", "queued"])
+def test_the_end_of_the_interpreter_drains(durability: str, archive_path: Path, protocol: Protocol) -> None:
+    """A program that ends without a shutdown has written and shipped everything."""
+    program = """
+    import sys
+    import otel_audit
+    otel_audit.configure(archive=sys.argv[1], endpoint=sys.argv[2], protocol=sys.argv[3], durability=sys.argv[4])
+    log = otel_audit.get_logger("exit", host="example.com")
+    for _ in range(700):
+        log.audit("user.login.success", user="alice")
+    """
+    with Collector() as collector:
+        endpoint = collector.grpc_endpoint if protocol == "grpc" else collector.endpoint
+        run_python(program, archive_path, endpoint, protocol, durability)
+        assert_sound(archive_path, records=700)
+        assert set(assert_delivered(archive_path, collector).values()) == {1}
+
+
+def test_the_pause_between_attempts_grows_to_a_limit(archive_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retries go on for ever, further and further apart, never at the same moment as others', and never too far."""
+    monkeypatch.undo()
+    provider_at(archive_path).shutdown()
+    made = shipper.Shipper(archive_path, "otlp", lambda: pytest.fail("nothing is sent here"))
+    pauses = []
+    for failures in (1, 2, 4, 10, 10_000):
+        made._failures = failures
+        pauses.append([made._backoff() for _ in range(50)])
+    made.stop(1)
+    assert all(0.25 <= pause <= 0.5 for pause in pauses[0])
+    assert all(0.5 <= pause <= 1 for pause in pauses[1])
+    assert all(2 <= pause <= 4 for pause in pauses[2])
+    assert all(15 <= pause <= 30 for pause in pauses[3] + pauses[4])
+    assert len(set(pauses[4])) > 10

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from otel_audit.archive import index, query
+from otel_audit.archive import index, query, stats
 from otel_audit.archive.filters import Filter
 from otel_audit.archive.query import Archive, open_archive
-from otel_audit.archive.stats import histogram
+from otel_audit.archive.stats import counts, histogram
 from otel_audit.record import Session
 from tests.archive_material import connect, provider_at
 
@@ -22,8 +23,11 @@ RECORDS = 300
 def archive(archive_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Archive]:
     """Return an archive of many runs, of which all but the last records are folded."""
     monkeypatch.setattr(index, "SLICE", 16)
+    monkeypatch.setattr(index, "_ZONES", index._ZONES.replace(str(index.ZONE), "16"))
     for module in (index, query):
         monkeypatch.setattr(module, "RUN", 32)
+        monkeypatch.setattr(module, "ZONE", 16)
+    monkeypatch.setattr(stats, "ZONE", 16)
     with provider_at(archive_path) as provider:
         provider.writer._unfolded = -(10**9)
         log = provider.get_logger("plan")
@@ -37,8 +41,8 @@ def archive(archive_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Arc
         yield opened
 
 
-def statements(archive: Archive, filter: Filter, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[Any, ...]]]:
-    """Return the statements that a query runs, with their values."""
+def spy_on(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[Any, ...]]]:
+    """Collect the statements that queries run from now on, with their values."""
     ran: list[tuple[str, tuple[Any, ...]]] = []
     run = archive._all
 
@@ -46,9 +50,7 @@ def statements(archive: Archive, filter: Filter, monkeypatch: pytest.MonkeyPatch
         ran.append((statement, values))
         return run(statement, values)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(archive, "_all", spy)
-        assert list(archive.rows(filter)) or not ran
+    monkeypatch.setattr(archive, "_all", spy)
     return ran
 
 
@@ -69,10 +71,11 @@ INDEXED = {
 @pytest.mark.parametrize("name", INDEXED)
 def test_look_ups_use_the_postings(name: str, archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the folded part each look-up searches the postings by their key, and records by their sequence alone."""
-    filter = INDEXED[name]
+    wanted = INDEXED[name]
     with archive.database as connection:
         folded = connection.execute("SELECT value FROM meta WHERE key = 'folded'").get
-    ran = statements(archive, filter, monkeypatch)
+    ran = spy_on(archive, monkeypatch)
+    assert list(archive.rows(wanted))
     tails = [(statement, values) for statement, values in ran if "posting" not in statement]
     look_ups = [(statement, values) for statement, values in ran if "posting" in statement]
     assert look_ups
@@ -89,15 +92,13 @@ def test_look_ups_use_the_postings(name: str, archive: Archive, monkeypatch: pyt
         assert any("SEARCH record USING INTEGER PRIMARY KEY (rowid=?)" in step for step in steps), steps
         scans = [step for step in steps if step.startswith("SCAN") and step not in {"SCAN runs", "SCAN CONSTANT ROW"}]
         assert not scans, steps
-        if len(filter.indexed) > 1:
+        if len(wanted.indexed) > 1:
             assert any("SEARCH q USING PRIMARY KEY (run=? AND field=? AND value=? AND sequence=?" in s for s in steps)
 
 
 def test_a_short_look_up_ends_where_it_has_enough(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last few of a frequent user need one or two statements, however long the archive is."""
-    ran: list[str] = []
-    run = archive._all
-    monkeypatch.setattr(archive, "_all", lambda statement, values=(): ran.append(statement) or run(statement, values))
+    ran = spy_on(archive, monkeypatch)
     assert len(list(archive.query(user="u3", limit=3))) == 3
     assert len(ran) == 1
     ran.clear()
@@ -105,24 +106,42 @@ def test_a_short_look_up_ends_where_it_has_enough(archive: Archive, monkeypatch:
     assert len(ran) == 1
 
 
-def test_a_record_is_looked_up_by_its_id_in_one_zone(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The time inside the id leads to the records of that time: no other part of the archive is read."""
-    everything = list(archive.query())
-    first, last = archive.bounds(Filter(record_id="0" * 32))[:2]
-    assert (first, last) == (1, RECORDS)  # no time inside: everywhere
-    low, high, folded = archive.bounds(Filter(record_id=everything[-1].record_id))
-    assert low == 1
-    assert high == RECORDS  # the rest of the archive is one zone here, and the tail, which has none yet
-    low, _, _ = archive.bounds(Filter(record_id="ffffffff-ffff-7fff-bfff-ffffffffffff"))
-    assert low == folded + 1
+def test_a_record_is_looked_up_by_its_id_in_its_zones(archive: Archive) -> None:
+    """The time inside the id leads to the records of that time; ids without one, or of no time, do no harm."""
+    connection = connect(archive.path)
+    while index.fold(connection):
+        pass
+    for record in list(archive.query()):
+        low, high, _ = archive.bounds(Filter(record_id=record.record_id))
+        assert low <= (record.sequence or 0) <= high
+        assert high - low < RECORDS / 2
+    assert archive.bounds(Filter(record_id="0" * 32))[:2] == (1, RECORDS)
+    assert list(archive.query(record_id="ffffffff-ffff-7fff-bfff-ffffffffffff")) == []
+
+
+@pytest.mark.parametrize("huge", [2**63, 10**30, datetime(9999, 12, 31, tzinfo=UTC)])
+def test_moments_and_sequences_beyond_all_bounds_are_understood(huge: Any, archive: Archive) -> None:
+    """What no column can hold is before or after everything."""
+    assert len(list(archive.query(until=huge))) == RECORDS
+    assert list(archive.query(since=huge)) == []
+    assert sum(count for _, count in counts(archive, "type", Filter(until=huge))) == RECORDS
+    if isinstance(huge, int):
+        assert list(archive.query(after=huge)) == []
+        assert counts(archive, "type", Filter(after=huge)) == []
+        assert len(list(archive.query(before=huge, after=-huge))) == RECORDS
 
 
 def test_a_histogram_counts_zones(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
     """Buckets that hold whole zones are counted without looking at the records in them."""
     edges = [0, 2**62]
+    read: list[str] = []
+
+    def trace(_cursor: object, statement: str, _values: object) -> bool:
+        read.append(statement)
+        return True
+
     with archive.database as connection:
-        read: list[str] = []
-        connection.exec_trace = lambda _cursor, statement, _values: read.append(statement) or True
+        connection.exec_trace = trace
         folded = connection.execute("SELECT value FROM meta WHERE key = 'folded'").get
     assert histogram(archive, edges) == [RECORDS]
     from_records = [statement for statement in read if "FROM record" in statement]

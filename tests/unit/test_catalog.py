@@ -105,6 +105,8 @@ def test_durability_of_a_type() -> None:
 
 
 class FullDisk:
+    closed = False
+
     def write(self, *_: Any) -> Any:
         raise ArchiveError("the disk is full")
 

@@ -130,6 +130,18 @@ def test_numbers_of_64_bits_are_kept(number: int) -> None:
     assert cleaned(number) == (number, ())
 
 
+class Odd(float):
+    def __float__(self) -> float:
+        raise RuntimeError("no number")
+
+
+def test_floats_keep_their_sign_and_become_plain() -> None:
+    """Negative zero stays negative, and a subclass of float becomes a plain one without its own methods."""
+    assert repr(cleaned(-0.0)) == "(-0.0, ())"
+    kept, marks = cleaned(Odd(1.5))
+    assert (kept, type(kept), marks) == (1.5, float, ())
+
+
 def test_larger_numbers_become_text() -> None:
     """Larger ones become decimal text, or hexadecimal where decimal would take too long, and are marked."""
     assert cleaned(2**63) == ("9223372036854775808", ("custom.g.f:converted:int",))
@@ -222,6 +234,7 @@ def test_field_names() -> None:
 def test_names_within_a_map() -> None:
     """Keys that are no text become text, those that collide then are numbered, and the field is marked."""
     assert cleaned({1: "a", "1": "b", None: "c"}) == ({"1": "a", "1_2": "b", "None": "c"}, ("custom.g.f:renamed",))
+    assert cleaned({1: "a"}) == ({"1": "a"}, ("custom.g.f:renamed",))
     assert cleaned({"\x00": 1}) == ({"\\x00": 1}, ("custom.g.f:escaped", "custom.g.f:renamed"))
 
 
