@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ import apsw
 
 from otel_audit.archive.database import Database, archive_errors
 from otel_audit.archive.leaf import EVENT, commitment, header_digest, leaf_hash
+from otel_audit.archive.merkle import Frontier, peak_ends
 from otel_audit.archive.pending import Pending
 from otel_audit.errors import IntegrityError
 from otel_audit.record import AuditRecord, Receipt
@@ -19,12 +21,16 @@ __all__ = ["Committer", "columns"]
 
 _RANGES: Final = 4_096
 """Most ranges of own sequences that are told apart; later ones take in other processes' records between them."""
-_COLUMNS: Final = 17
+_COLUMNS: Final = 18
 _ROW: Final = "(" + ",".join("?" * _COLUMNS) + ")"
 # One statement a chunk: apsw gives up the GIL at every step, and gets it back from a busy caller only after a while.
 _INSERTS: Final = {size: f"INSERT INTO record VALUES {','.join([_ROW] * size)}" for size in (128, 16, 4, 1)}
 
-_IDENTITY: Final = "SELECT (SELECT value FROM meta WHERE key = 'archive_id'), (SELECT max(sequence) FROM record)"
+_LAST: Final = (
+    "SELECT (SELECT value FROM meta WHERE key = 'archive_id'), sequence, coalesce(node, leaf)"
+    " FROM (SELECT NULL) LEFT JOIN (SELECT sequence, node, leaf FROM record ORDER BY sequence DESC LIMIT 1)"
+)
+_NODES: Final = "SELECT sequence, coalesce(node, leaf) FROM record WHERE sequence IN (SELECT value FROM json_each(?))"
 
 
 class Committer:
@@ -42,7 +48,7 @@ class Committer:
         self._digest = header_digest(resource, scope)
         self._resource_id = 0
         self._archive_id = ""
-        self.head = 0
+        self._tree = Frontier()
         self.ranges: list[tuple[int, int]] = []
 
     def commit(self, batch: Sequence[Pending]) -> None:
@@ -57,8 +63,9 @@ class Committer:
             self._check_file()
             connection.execute("BEGIN IMMEDIATE")
             try:
-                first = self._check_head(connection) + 1
-                values, leaves = self._values(connection, batch, first)
+                tree = self._present_tree(connection)
+                first = tree.size + 1
+                values, leaves = self._values(connection, batch, tree)
                 _insert(connection, values)
                 connection.execute("COMMIT")
             except BaseException:
@@ -68,11 +75,16 @@ class Committer:
                 self._resource_id = 0
                 raise
         committed = time.time_ns()
-        self.head = first + len(batch) - 1
+        self._tree = tree
         self._note_range(first)
         for sequence, (pending, leaf) in enumerate(zip(batch, leaves, strict=True), first):
             if pending.done is not None or len(batch) == 1:
                 pending.receipt = Receipt(pending.record.record_id, sequence, leaf.hex(), committed)
+
+    @property
+    def head(self) -> int:
+        """The last sequence that this process knows of."""
+        return self._tree.size
 
     def forget(self) -> None:
         """Forget, in a forked child, what the parent recorded: it is the parent's to flush."""
@@ -94,35 +106,47 @@ class Committer:
                 "put the original file back, or restart to begin a new archive",
             )
 
-    def _check_head(self, connection: apsw.Connection) -> int:
-        """Return the last sequence, having seen that the archive is the one we know and did not shrink."""
-        found: Any = connection.execute(_IDENTITY).fetchone()
-        archive_id = str(found[0])
+    def _present_tree(self, connection: apsw.Connection) -> Frontier:
+        """Return the tree as it is now, having seen that it is the one we know, or an extension of it."""
+        found: Any = connection.execute(_LAST).fetchone()
+        archive_id, size, last = str(found[0]), int(found[1] or 0), found[2]
         if self._archive_id and archive_id != self._archive_id:
             raise IntegrityError(
                 f"{self._database.path} is another archive than before ({archive_id}, not {self._archive_id})",
                 "put the original file back, or restart to record into this one",
             )
         self._archive_id = archive_id
-        head = int(found[1] or 0)
-        if head < self.head:
+        known = self._tree
+        if size < known.size:
             raise IntegrityError(
-                f"the archive {self._database.path} ends at {head}, but {self.head} records had been committed",
+                f"the archive {self._database.path} ends at {size}, but {known.size} records had been committed",
                 "an older copy was restored or records were deleted: keep the file, and find out by whom",
             )
-        return head
+        if size == known.size:
+            peaks, same = list(known.peaks), not size or last == known.peaks[-1]
+        else:
+            # Another process wrote. What we knew must be a part of what there is.
+            old, new = peak_ends(known.size), peak_ends(size)
+            nodes: dict[int, bytes] = dict(connection.execute(_NODES, (json.dumps([*old, *new]),)))
+            peaks, same = [nodes[end] for end in new], [nodes.get(end) for end in old] == known.peaks
+        if not same:
+            raise IntegrityError(
+                f"the archive {self._database.path} no longer holds the {known.size} records that it held",
+                "records were changed or another copy was restored: keep the file, and find out by whom",
+            )
+        return Frontier(size, peaks)
 
     def _values(
-        self, connection: apsw.Connection, batch: Sequence[Pending], first: int
+        self, connection: apsw.Connection, batch: Sequence[Pending], tree: Frontier
     ) -> tuple[list[object], list[bytes]]:
-        """Return the rows' values, one row after the other, and the leaves."""
+        """Return the rows' values, one row after the other, and the leaves, which are added to the tree."""
         if not self._resource_id:
             self._resource_id = _resource_id(connection, *self._header, self._digest)
         salts = os.urandom(32 * len(batch))
         values: list[object] = []
         leaves: list[bytes] = []
         for offset, pending in enumerate(batch):
-            record, otlp, sequence = pending.record, pending.otlp, first + offset
+            record, otlp, sequence = pending.record, pending.otlp, tree.size + 1
             salt = salts[offset * 32 : offset * 32 + 32]
             identity = bytes.fromhex(record.record_id.replace("-", ""))
             content = commitment(salt, self._digest, otlp)
@@ -130,7 +154,8 @@ class Committer:
             leaves.append(leaf)
             values += (sequence, EVENT, record.time, record.observed)
             values += columns(record)
-            values += (identity, self._resource_id, leaf, salt, otlp)
+            node = tree.push(leaf)
+            values += (identity, self._resource_id, leaf, None if sequence & 1 else node, salt, otlp)
         return values, leaves
 
 

@@ -31,6 +31,7 @@ CREATE TABLE record (
     record_id BLOB NOT NULL,
     resource  INTEGER NOT NULL,
     leaf      BLOB NOT NULL,
+    node      BLOB,  -- root of the largest complete subtree that ends here; NULL where that is the leaf
     salt      BLOB,
     otlp      BLOB
 ) STRICT;
