@@ -132,7 +132,8 @@ def _is_plain(values: Mapping[str, Any]) -> bool:
         if session is not None:
             if type(session) is not Session or session == _NO_SESSION:
                 return False
-            if session.ip is not None and canonical_address(session.ip) != session.ip:
+            address: Any = session.ip
+            if address is not None and canonical_address(address) != address:
                 return False
             texts += ["" if text is None else text for text in session]
         if custom is not None and not _add_plain_custom(custom, texts):

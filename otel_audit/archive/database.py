@@ -177,6 +177,8 @@ class Database:
         _check_version(connection, self.path)
         if not is_new:
             _make_private(self.path)
+        # For a new file alone. A record takes some 850 bytes: four fit into a page of 4 KiB, nine into one of 8.
+        connection.execute("PRAGMA page_size=8192")
         _set_wal(connection, self.busy_timeout)
         for setting in (
             f"synchronous={'FULL' if self._durable else 'NORMAL'}",
@@ -268,7 +270,7 @@ def _hint(error: apsw.Error) -> str:
 def _prepare_file(path: Path) -> bool:
     """Create directory and file with private modes where they are missing; return whether the file is new."""
     if not path.parent.exists():
-        path.parent.mkdir(mode=0o700, parents=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # another process may do so now
         _sync_directory(path.parent.parent)
     _refuse_network_file_system(path.parent)
     try:

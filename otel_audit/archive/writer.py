@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 import apsw
 
@@ -32,6 +32,8 @@ _QUEUE: Final = 16_384
 _LINGER: Final = 0.005
 """Seconds that records nobody waits for may gather: fewer, larger commits."""
 _IDLE: Final = 1.0
+
+T = TypeVar("T")
 
 _log = logging.getLogger("otel_audit.archive")
 
@@ -346,16 +348,24 @@ class Writer:
 
     def _fold(self, *, at_least: int, patience: float = 10.0) -> None:
         try:
-            while self._unfolded >= at_least and self._database.lock(patience):
-                try:
-                    self._unfolded = index.fold(self._database.locked_connection())
-                finally:
-                    self._database.unlock()
+            while self._unfolded >= at_least:
+                part = self._locked(patience, index.next_slice)
+                for step in range(index.STEPS):
+                    # Between the steps, callers commit.
+                    self._unfolded = self._locked(patience, index.fold_step, part, step)
         except (apsw.Error, AuditError) as error:
             # Queries scan what is not folded: nothing is lost, and the next commit tries again.
             _log.warning("postponed folding of %s: %s", self._database.path, error)
         except Exception:  # noqa: BLE001 - the thread must live
             _log.exception("folding of %s failed unexpectedly", self._database.path)
+
+    def _locked(self, patience: float, function: Callable[..., T], *given: object) -> T:
+        """Call a function with the connection, under the database's lock."""
+        self._database.lock(patience)
+        try:
+            return function(self._database.locked_connection(), *given)
+        finally:
+            self._database.unlock()
 
     def _commit(self, batch: Sequence[Pending]) -> None:
         """Commit, under the database's lock, and keep the receipts."""

@@ -132,6 +132,25 @@ def test_a_process_is_told_that_another_delivered(archive_path: Path) -> None:
         assert_delivered(archive_path, collector)
 
 
+def test_processes_may_begin_an_archive_at_the_same_moment(tmp_path: Path) -> None:
+    """Where none exists yet, whoever comes first makes it, directory included, and all record into it."""
+    for turn in range(25):
+        path = tmp_path / f"turn{turn}" / "deep" / "audit.db"
+        start, go = os.pipe()
+
+        def work(path: Path = path, start: int = start) -> None:
+            os.read(start, 1)
+            with provider_at(path) as provider:
+                assert provider.get_logger("first").audit("user.login.success", user="alice").sequence
+
+        started = [forked(work) for _ in range(4)]
+        os.write(go, b"1234")
+        assert [os.waitpid(child, 0)[1] for child in started] == [0] * 4
+        os.close(start)
+        os.close(go)
+        assert_sound(path, records=4)
+
+
 def test_the_lease_is_held_once(tmp_path: Path) -> None:
     """One holder at a time, within a process and between processes; a child that a holder forks does not hold it."""
     first, second = Lease(tmp_path / "lease"), Lease(tmp_path / "lease")
