@@ -341,9 +341,11 @@ def _set_wal(connection: apsw.Connection, timeout: float) -> None:
 
 
 def _check_version(connection: apsw.Connection, path: Path) -> int:
-    application = connection.execute("PRAGMA application_id").get
-    version = int(connection.execute("PRAGMA user_version").get or 0)
-    tables = connection.execute("SELECT count(*) FROM sqlite_schema").get
+    # One state of the file: another process may be making the archive.
+    with contextlib.nullcontext() if connection.in_transaction else connection:
+        application = connection.execute("PRAGMA application_id").get
+        version = int(connection.execute("PRAGMA user_version").get or 0)
+        tables = connection.execute("SELECT count(*) FROM sqlite_schema").get
     if application != APPLICATION_ID and (tables or connection.readonly("main")):
         raise ArchiveError(f"{path} is no audit archive", "give the path of an archive made by otel_audit")
     if version > SCHEMA_VERSION:

@@ -19,7 +19,7 @@ import apsw
 
 from otel_audit import forksafe
 from otel_audit.archive import index
-from otel_audit.archive.commit import Committer
+from otel_audit.archive.commit import Committer, Row, row_of
 from otel_audit.archive.database import Database
 from otel_audit.archive.pending import Pending, wake_callers
 from otel_audit.errors import ArchiveError, AuditError
@@ -63,7 +63,7 @@ class Writer:
         forksafe.register(self)
 
     def _reset(self) -> None:
-        self._queue: deque[Pending] = deque()
+        self._queue: deque[Row | Pending] = deque()
         self._condition = threading.Condition()
         self._thread: threading.Thread | None = None
         self._sleeping = False
@@ -102,19 +102,19 @@ class Writer:
         Raises:
             ArchiveError: It was not committed; or, after `timeout`, it is not known whether it was.
         """
-        pending = Pending(record, otlp)
+        row = row_of(record, otlp)
         if not self._queue and self._database.lock(timeout, blocking=False):
             try:
                 self._check_open()
-                self._commit([pending])
+                sequence, (leaf,) = self._commit([row])
             finally:
                 self._database.unlock()
             if self._unfolded >= index.SLICE or self._thread is None:
                 self._wake()
-            return pending.result()
+            return Receipt(record.record_id, sequence, leaf.hex(), time.time_ns())
         done = threading.Lock()
         done.acquire()
-        pending.done = done
+        pending = Pending(row, done)
         self._put(pending)
         if not done.acquire(timeout=timeout):
             self._give_up(pending, timeout)
@@ -131,12 +131,11 @@ class Writer:
         Raises:
             ArchiveError: It was not committed; or, after `timeout`, it is not known whether it was.
         """
-        pending = Pending(record, otlp)
-        pending.loop = asyncio.get_running_loop()
-        future: asyncio.Future[Receipt] = pending.loop.create_future()
-        pending.done = future
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Receipt] = loop.create_future()
+        pending = Pending(row_of(record, otlp), future, loop)
         self._put(pending)
-        deadline = pending.loop.call_later(timeout, self._expire, pending, timeout)
+        deadline = loop.call_later(timeout, self._expire, pending, timeout)
         try:
             return await future
         finally:
@@ -163,7 +162,7 @@ class Writer:
         """
         if len(self._queue) >= _QUEUE:
             self._wait_for_room(timeout)
-        self._leave(Pending(record, otlp))
+        self._leave(row_of(record, otlp))
 
     async def enqueue_async(self, record: AuditRecord, otlp: bytes, timeout: float) -> None:
         """Leave one record to the writer thread like `enqueue`, without blocking the event loop while it is full.
@@ -172,7 +171,7 @@ class Writer:
             ArchiveError: The queue stayed full.
         """
         if len(self._queue) < _QUEUE:
-            self._leave(Pending(record, otlp))
+            self._leave(row_of(record, otlp))
         else:
             await asyncio.to_thread(self.enqueue, record, otlp, timeout)
 
@@ -222,14 +221,14 @@ class Writer:
                 self._sleeping = False
                 self._condition.notify_all()
 
-    def _leave(self, pending: Pending) -> None:
+    def _leave(self, row: Row) -> None:
         """Queue a record that nobody waits for; takes no lock while the thread is awake."""
-        self._queue.append(pending)
+        self._queue.append(row)
         if self._closed:
             with self._condition:
-                if pending not in self._queue:
+                if row not in self._queue:
                     return  # the thread took it before it ended
-                self._queue.remove(pending)
+                self._queue.remove(row)
             self._check_open()
         # The thread says that it sleeps before it looks at the queue for the last time.
         if self._sleeping or self._thread is None:
@@ -271,7 +270,7 @@ class Writer:
                 what = "may or may not be recorded"
         if pending.receipt is None and pending.error is None:
             raise ArchiveError(
-                f"record {pending.record.record_id} {what}: no commit within {timeout:g} s",
+                f"record {pending.row[0]} {what}: no commit within {timeout:g} s",
                 "look at the archive's disk",
             )
 
@@ -290,7 +289,7 @@ class Writer:
         with self._condition:
             self._thread = None
 
-    def _next_batch(self) -> list[Pending] | None:
+    def _next_batch(self) -> list[Row | Pending] | None:
         """Return what waits, an empty list when idle, None when closed."""
         with self._condition:
             self._sleeping = True  # before the look at the queue, see `_leave`
@@ -307,33 +306,35 @@ class Writer:
             self._busy = len(batch)
             return batch
 
-    def _process(self, batch: list[Pending]) -> None:
+    def _process(self, batch: list[Row | Pending]) -> None:
         if not batch:
             return
         try:
             with self._database:
-                self._commit(batch)
+                first, leaves = self._commit([item.row if isinstance(item, Pending) else item for item in batch])
+            committed = time.time_ns()
+            for sequence, (item, leaf) in enumerate(zip(batch, leaves, strict=True), first):
+                if isinstance(item, Pending):
+                    item.receipt = Receipt(item.row[0], sequence, leaf.hex(), committed)
         except AuditError as error:
             self._refuse(batch, error)
         except Exception as error:  # noqa: BLE001 - the thread must live, and callers must hear of it
             # Whatever it is, those who wait must hear of it, and the thread must live.
             _log.exception("a commit to %s failed unexpectedly", self._database.path)
             self._refuse(batch, ArchiveError(f"the commit failed: {error!r}", "report this as a fault"))
-        waited = sum(1 for pending in batch if pending.done is not None)
+        waiting = [item for item in batch if isinstance(item, Pending)]
         with self._condition:
             self._busy = 0
-            self._waiters -= waited
+            self._waiters -= len(waiting)
             self._condition.notify_all()
-        wake_callers(batch)
+        wake_callers(waiting)
 
-    def _refuse(self, batch: list[Pending], error: AuditError) -> None:
+    def _refuse(self, batch: list[Row | Pending], error: AuditError) -> None:
         """Tell those who wait; keep the others, for whom nobody can raise, and try again."""
-        keep = []
-        for pending in batch:
-            if pending.done is None:
-                keep.append(pending)
-            else:
-                pending.error = error
+        keep = [item for item in batch if not isinstance(item, Pending)]
+        for item in batch:
+            if isinstance(item, Pending):
+                item.error = error
         if not keep:
             return
         if not self._refused_since or time.monotonic() - self._refused_since > 60:
@@ -367,15 +368,16 @@ class Writer:
         finally:
             self._database.unlock()
 
-    def _commit(self, batch: Sequence[Pending]) -> None:
-        """Commit, under the database's lock, and keep the receipts."""
-        self._committer.commit(batch)
-        self._unfolded += len(batch)
+    def _commit(self, rows: Sequence[Row]) -> tuple[int, list[bytes]]:
+        """Commit, under the database's lock, and tell whom it concerns; return the first sequence and the leaves."""
+        first, leaves = self._committer.commit(rows)
+        self._unfolded += len(rows)
         self._refused_since = 0.0
         try:
-            self._on_commit(len(batch), self._committer.head)
+            self._on_commit(len(rows), self._committer.head)
         except Exception:  # noqa: BLE001 - the records are on disk: nobody may hear otherwise
             _log.exception("records up to %d are committed, but nobody was told", self._committer.head)
+        return first, leaves
 
     # -- forks --
 
