@@ -135,7 +135,13 @@ def _is_plain(values: Mapping[str, Any]) -> bool:
             address: Any = session.ip
             if address is not None and canonical_address(address) != address:
                 return False
-            texts += ["" if text is None else text for text in session]
+            identity, kind, _, client = session
+            texts += (
+                "" if identity is None else identity,
+                "" if kind is None else kind,
+                "" if address is None else address,
+                "" if client is None else client,
+            )
         if custom is not None and not _add_plain_custom(custom, texts):
             return False
         if {*map(type, texts)} != _STR:

@@ -6,7 +6,9 @@ everything is closed before the fork, and opened again, lazily, on both sides.
 
 from __future__ import annotations
 
+import itertools
 import os
+import threading
 import weakref
 from typing import Final, Protocol
 
@@ -27,15 +29,19 @@ class ForkAware(Protocol):
 
 
 _members: Final[weakref.WeakValueDictionary[int, ForkAware]] = weakref.WeakValueDictionary()
+_numbers: Final = itertools.count()
 _resting: list[ForkAware] = []
+# Two threads may fork at once: the second would find half of the members at rest for the first.
+_forking = threading.Lock()
 
 
 def register(member: ForkAware) -> None:
     """Let `member` take part in every later fork, for as long as it lives, in the order of registration."""
-    _members[max(_members.keys(), default=0) + 1] = member
+    _members[next(_numbers)] = member
 
 
 def _before() -> None:
+    _forking.acquire()
     _resting[:] = [_members[key] for key in sorted(_members.keys())]
     for member in _resting:
         member.before_fork()
@@ -45,9 +51,12 @@ def _in_parent() -> None:
     for member in reversed(_resting):
         member.after_fork_in_parent()
     _resting.clear()
+    _forking.release()
 
 
 def _in_child() -> None:
+    global _forking  # noqa: PLW0603 - threads that waited for the old one are not here
+    _forking = threading.Lock()
     for member in reversed(_resting):
         member.after_fork_in_child()
     _resting.clear()

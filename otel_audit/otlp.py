@@ -112,13 +112,11 @@ def _repeated(key: str, value: str) -> bytes:
     return _text(key, value)
 
 
-@lru_cache(4096)
 def _network_origin(address: str) -> bytes:
-    return b"".join((
-        _text(keys.CLIENT_ADDRESS, address),
-        _text(keys.SOURCE_ID, address),
-        _text(keys.SOURCE_TYPE, address_type(address)),
-    ))  # fmt: skip
+    encoded = address.encode()
+    size = len(encoded)
+    kind = _repeated(keys.SOURCE_TYPE, address_type(address))
+    return b"".join((_head(keys.CLIENT_ADDRESS, size), encoded, _head(keys.SOURCE_ID, size), encoded, kind))
 
 
 @lru_cache(8192)
