@@ -65,6 +65,9 @@ def command(
     Nothing is sent: the shipper of the application, or otel-audit ship, delivers it. Arguments that are no UTF-8 are
     recorded with backslash escapes.
     """
+    if timestamp is not None and not 0 < timestamp < 2**63:
+        # Recorded with a mark where it may be a client's clock; here it is a slip of whoever types it.
+        raise click.BadParameter("it must lie between 1970 and 2262.", param_hint="--timestamp")
     session = Session(session_id, session_type, ip, client)
     custom = _custom(fields)
     from otel_audit.cli.complaints import log_to_stderr
