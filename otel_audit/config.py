@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, Unpack, get_args
 from urllib.parse import unquote
 
 import platformdirs
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
     from structlog.typing import Processor
 
-__all__ = ["Config", "archive_path", "default_archive"]
+__all__ = ["Config", "Settings", "archive_path", "default_archive"]
 
 Protocol = Literal["http/protobuf", "grpc"]
 _EXPORTERS: Final = ("otlp", "console", "none")
@@ -38,7 +39,44 @@ def default_archive() -> Path:
 def archive_path(environ: Mapping[str, str] = os.environ) -> Path:
     """Return the archive's path by the environment: ``OTEL_AUDIT_ARCHIVE``, else the default."""
     given = environ.get("OTEL_AUDIT_ARCHIVE")
-    return Path(given) if given else default_archive()
+    return Path(given).expanduser() if given else default_archive()
+
+
+class Settings(TypedDict, total=False):
+    """What `otel_audit.configure` and `AuditProvider` take; docs/configuration.md has the variables and defaults."""
+
+    archive: str | os.PathLike[str]
+    """``OTEL_AUDIT_ARCHIVE``; default: ``audit.db`` in the user's state directory."""
+    host: str | None
+    """``OTEL_AUDIT_HOST``: host of records whose logger names none."""
+    profile: Profile | None
+    """``OTEL_AUDIT_PROFILE``; default ``logs``."""
+    durability: Durability | None
+    """``OTEL_AUDIT_DURABILITY``; default ``commit``."""
+    on_failure: OnFailure | None
+    """``OTEL_AUDIT_ON_FAILURE``; default ``raise``."""
+    block_timeout: float
+    """Seconds that one call may wait for the disk; default 30."""
+    processors: Iterable[Processor]
+    """structlog processors that run before the record is built."""
+    event_types: Iterable[EventType]
+    """The application's own event types."""
+    resource: Mapping[str, Value] | Resource | None
+    """Resource attributes, beside ``OTEL_SERVICE_NAME`` and ``OTEL_RESOURCE_ATTRIBUTES``."""
+    endpoint: str | None
+    """Base URL of an OTLP collector, as in ``OTEL_EXPORTER_OTLP_ENDPOINT``."""
+    protocol: Protocol | None
+    """``http/protobuf`` (default) or ``grpc``."""
+    headers: Mapping[str, str] | None
+    """Headers of each request."""
+    timeout: float | None
+    """Seconds for one request; default 10."""
+    compression: Literal["gzip", "none"] | None
+    """Default: ``gzip``, save on loopback."""
+    exporters: Mapping[str, LogRecordExporter] | None
+    """SDK exporters that are destinations too, by name."""
+    ship: bool
+    """False: this process sends nothing; another one does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,84 +112,68 @@ class Config:
     sending: bool = True
 
     @classmethod
-    def load(
-        cls,
-        *,
-        archive: str | os.PathLike[str] | None = None,
-        host: str | None = None,
-        profile: Profile | None = None,
-        durability: Durability | None = None,
-        on_failure: OnFailure | None = None,
-        block_timeout: float = 30.0,
-        processors: Iterable[Processor] = (),
-        event_types: Iterable[EventType] = (),
-        resource: Mapping[str, Value] | Resource | None = None,
-        endpoint: str | None = None,
-        protocol: Protocol | None = None,
-        headers: Mapping[str, str] | None = None,
-        timeout: float | None = None,
-        compression: Literal["gzip", "none"] | None = None,
-        exporters: Mapping[str, LogRecordExporter] | None = None,
-        ship: bool = True,
-    ) -> Config:
+    def load(cls, **settings: Unpack[Settings]) -> Config:
         """Return the settings: arguments win over the environment, the environment over the defaults.
 
         Args:
-            archive: ``OTEL_AUDIT_ARCHIVE``; default: ``audit.db`` in the user's state directory.
-            host: ``OTEL_AUDIT_HOST``.
-            profile: ``OTEL_AUDIT_PROFILE``; default ``logs``.
-            durability: ``OTEL_AUDIT_DURABILITY``; default ``commit``.
-            on_failure: ``OTEL_AUDIT_ON_FAILURE``; default ``raise``.
-            block_timeout: Seconds that a call may wait for the disk.
-            processors: structlog processors.
-            event_types: The application's own event types.
-            resource: Resource attributes, beside ``OTEL_SERVICE_NAME`` and ``OTEL_RESOURCE_ATTRIBUTES``.
-            endpoint: Base URL of an OTLP collector, as in ``OTEL_EXPORTER_OTLP_ENDPOINT``.
-            protocol: ``http/protobuf`` (default) or ``grpc``.
-            headers: Headers of each request.
-            timeout: Seconds for one request; default 10.
-            compression: ``gzip`` or ``none``; default: ``gzip``, save on loopback.
-            exporters: SDK exporters that are destinations too, by name.
-            ship: False: this process sends nothing; another one does.
+            **settings: See `Settings`.
 
         Raises:
             ConfigError: A setting is wrong; names it, its value and the remedy.
+            TypeError: There is no such setting.
         """
+        _check_names(settings)
         environ = os.environ
-        if protocol not in {None, *get_args(Protocol)}:
-            raise ConfigError(f"protocol={protocol!r} is unknown", f"use {' or '.join(map(repr, get_args(Protocol)))}")
+        given: Any = settings.get
         names = _exporter_names(environ)
-        otlp = None
-        if endpoint is not None or not names or "otlp" in names:
-            otlp = resolve(
-                environ,
-                endpoint=endpoint,
-                protocol=protocol,
-                headers=headers,
-                timeout=timeout,
-                compression=compression,
-                path="/v1/audit" if _choice("profile", profile, environ, Profile, "logs") == "signal" else "/v1/logs",
-                default="otlp" in names,
-            )
-        chosen = dict(exporters or {})
-        for name in chosen:
+        profile: Profile = _choice("profile", given("profile"), environ, Profile, "logs")
+        exporters = dict(given("exporters") or {})
+        for name in exporters:
             _check_destination(name)
         if "console" in names:
-            chosen.setdefault("console", _console())
+            exporters.setdefault("console", _console())
         return cls(
-            archive=_archive(archive, environ),
-            host=_host(host, environ),
-            profile=_choice("profile", profile, environ, Profile, "logs"),
-            durability=_choice("durability", durability, environ, Durability, "commit"),
-            on_failure=_choice("on_failure", on_failure, environ, OnFailure, "raise"),
-            block_timeout=_positive("block_timeout", block_timeout),
-            processors=_processors(processors),
-            event_types=_tuple("event_types", event_types),
-            resource=_resource(resource, environ),
-            otlp=otlp,
-            exporters=chosen,
-            sending=ship and environ.get("OTEL_SDK_DISABLED", "").strip().lower() != "true",
+            archive=_archive(given("archive"), environ),
+            host=_host(given("host"), environ),
+            profile=profile,
+            durability=_choice("durability", given("durability"), environ, Durability, "commit"),
+            on_failure=_choice("on_failure", given("on_failure"), environ, OnFailure, "raise"),
+            block_timeout=_positive("block_timeout", settings.get("block_timeout", 30.0)),
+            processors=_processors(settings.get("processors", ())),
+            event_types=_tuple("event_types", settings.get("event_types", ())),
+            resource=_resource(given("resource"), environ),
+            otlp=_otlp(settings, names, environ, profile),
+            exporters=exporters,
+            sending=settings.get("ship", True) and environ.get("OTEL_SDK_DISABLED", "").strip().lower() != "true",
         )
+
+
+def _check_names(settings: Settings) -> None:
+    for name in settings.keys() - Settings.__annotations__.keys():
+        near = difflib.get_close_matches(name, Settings.__annotations__, 1)
+        raise TypeError(f"there is no setting {name!r}" + (f": did you mean {near[0]!r}?" if near else ""))
+
+
+def _otlp(settings: Settings, names: list[str], environ: Mapping[str, str], profile: Profile) -> OtlpSettings | None:
+    endpoint, protocol = settings.get("endpoint"), settings.get("protocol")
+    if protocol not in {None, *get_args(Protocol)}:
+        raise ConfigError(f"protocol={protocol!r} is unknown", f"use {' or '.join(map(repr, get_args(Protocol)))}")
+    if endpoint is None and names and "otlp" not in names:
+        return None
+    otlp = resolve(
+        environ,
+        endpoint=endpoint,
+        protocol=protocol,
+        headers=settings.get("headers"),
+        timeout=settings.get("timeout"),
+        compression=settings.get("compression"),
+        path="/v1/audit" if profile == "signal" else "/v1/logs",
+        default="otlp" in names,
+    )
+    for file in () if otlp is None else (otlp.certificate, otlp.client_key, otlp.client_certificate):
+        if file is not None and not os.access(file, os.R_OK):
+            raise ConfigError(f"the certificate or key {file!r} cannot be read", "check the path and its permissions")
+    return otlp
 
 
 def _archive(given: Any, environ: Mapping[str, str]) -> Path:
@@ -159,7 +181,7 @@ def _archive(given: Any, environ: Mapping[str, str]) -> Path:
         return archive_path(environ)
     if not isinstance(given, (str, os.PathLike)) or not os.fspath(given):
         raise ConfigError(f"archive={given!r} is no path", "give the path of a file such as 'audit.db'")
-    return Path(given)
+    return Path(given).expanduser()
 
 
 def _host(given: Any, environ: Mapping[str, str]) -> str | None:

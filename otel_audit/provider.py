@@ -8,15 +8,15 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from otel_audit._version import __version__
 from otel_audit.archive.database import Database
 from otel_audit.archive.writer import Writer
 from otel_audit.catalog import Catalog
-from otel_audit.config import Config
+from otel_audit.config import Config, Settings
 from otel_audit.delivery.service import make_shippers
 from otel_audit.errors import AuditError, InvalidRecord
 from otel_audit.logger import AuditLogger
@@ -25,17 +25,7 @@ from otel_audit.otlp import encode_resource, encode_scope
 from otel_audit.record import AuditRecord
 
 if TYPE_CHECKING:
-    import os
-
-    from opentelemetry.sdk._logs.export import LogRecordExporter
-    from opentelemetry.sdk.resources import Resource
-    from structlog.typing import Processor
-
-    from otel_audit.catalog import Durability, EventType, OnFailure
-    from otel_audit.config import Protocol
     from otel_audit.delivery.shipper import Shipper
-    from otel_audit.otlp import Profile
-    from otel_audit.record import Value
 
 __all__ = ["AuditProvider", "configure", "get_logger"]
 
@@ -45,40 +35,17 @@ _log = logging.getLogger("otel_audit")
 class AuditProvider:
     """Records into one archive and ships it to its destinations; a context manager.
 
-    Arguments win over the environment; each has the meaning that `otel_audit.config.Config.load` gives it, where the
-    variables and defaults stand.
+    Args:
+        **settings: See `Settings`; they win over the environment.
 
     Raises:
+        TypeError: There is no such setting.
         ConfigError: A setting is wrong.
         ArchiveError: The archive cannot be opened or created.
     """
 
-    def __init__(
-        self,
-        *,
-        archive: str | os.PathLike[str] | None = None,
-        endpoint: str | None = None,
-        protocol: Protocol | None = None,
-        headers: Mapping[str, str] | None = None,
-        timeout: float | None = None,
-        compression: Literal["gzip", "none"] | None = None,
-        host: str | None = None,
-        profile: Profile | None = None,
-        durability: Durability | None = None,
-        on_failure: OnFailure | None = None,
-        block_timeout: float = 30.0,
-        processors: Iterable[Processor] = (),
-        event_types: Iterable[EventType] = (),
-        resource: Mapping[str, Value] | Resource | None = None,
-        exporters: Mapping[str, LogRecordExporter] | None = None,
-        ship: bool = True,
-    ) -> None:
-        config = Config.load(
-            archive=archive, endpoint=endpoint, protocol=protocol, headers=headers, timeout=timeout,
-            compression=compression,
-            host=host, profile=profile, durability=durability, on_failure=on_failure, block_timeout=block_timeout,
-            processors=processors, event_types=event_types, resource=resource, exporters=exporters, ship=ship,
-        )  # fmt: skip
+    def __init__(self, **settings: Unpack[Settings]) -> None:
+        config = Config.load(**settings)
         self.config = config
         self.catalog = Catalog(config.event_types)
         self.profile = config.profile
@@ -209,7 +176,7 @@ _lock = threading.Lock()
 _global: AuditProvider | None = None
 
 
-def configure(**settings: Any) -> AuditProvider:
+def configure(**settings: Unpack[Settings]) -> AuditProvider:
     """Make the global provider, which `get_logger` records through, and return it.
 
     A provider that was configured before is shut down once the new one is there. Loggers follow, whenever they were

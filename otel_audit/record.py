@@ -144,6 +144,13 @@ class AuditRecord(NamedTuple):
     integrity_hash: str | None = None
     stream_id: str | None = None
 
+    @property
+    def when(self) -> datetime:
+        """The time of the event as an aware datetime in UTC, cut to microseconds."""
+        return datetime.fromtimestamp(self.time // 1_000_000_000, UTC).replace(
+            microsecond=self.time // 1000 % 1_000_000
+        )
+
 
 def canonical_address(address: str) -> str | None:
     """Return the usual form of an IP address, by which it can be found again; None where it is none."""

@@ -259,8 +259,10 @@ def _hint(error: apsw.Error) -> str:
                 "check the owner and the permissions of the file, its -wal and -shm, and the directory,"
                 " and whether the disk is mounted read-only"
             )
-        case apsw.CorruptError() | apsw.NotADBError():
-            return "the file is damaged or no archive: keep it as it is, and restore a copy"
+        case apsw.NotADBError():
+            return "this is no SQLite file: check the path"
+        case apsw.CorruptError():
+            return "the file is damaged: keep it as it is, and restore a copy"
         case apsw.IOError():
             return "the disk failed: look at the kernel's log"
         case _:

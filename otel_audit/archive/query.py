@@ -14,7 +14,7 @@ import apsw
 from otel_audit.archive.database import Database, archive_errors
 from otel_audit.archive.filters import Filter, nanoseconds
 from otel_audit.archive.index import RUN, ZONE
-from otel_audit.errors import ArchiveError
+from otel_audit.errors import ArchiveError, ConfigError
 from otel_audit.otlp import decode, read_log
 from otel_audit.record import AuditRecord
 
@@ -183,7 +183,9 @@ class Archive:
     def rows(self, filter: Filter, *, limit: int | None = None, oldest_first: bool = False) -> Iterator[Row]:
         """Iterate over the records that match, as they are stored; see `query`."""
         found = 0
-        if limit is not None and limit <= 0:
+        if limit is not None and limit < 0:
+            raise ConfigError(f"limit={limit} is negative", "give None for all records")
+        if limit == 0:
             return
         for row in self._candidates(filter, limit, oldest_first=oldest_first):
             if filter.needs_content and not filter.matches(read_log(row.otlp), row.record_id):

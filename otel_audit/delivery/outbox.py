@@ -76,12 +76,12 @@ class Outbox:
         """Close the connection; safe to call twice."""
         self._database.close()
 
-    def register(self, endpoint: str) -> None:
-        """Make the destination known under its name, with its present endpoint."""
+    def register(self, endpoint: str | None) -> None:
+        """Make the destination known under its name, with its present endpoint where it is known."""
         self._change(
-            "INSERT INTO destination (name, endpoint) VALUES (?, ?)"
+            "INSERT INTO destination (name, endpoint) VALUES (?, coalesce(?, ''))"
             " ON CONFLICT (name) DO UPDATE SET endpoint = excluded.endpoint"
-            " WHERE endpoint != excluded.endpoint",
+            " WHERE endpoint != excluded.endpoint AND excluded.endpoint != ''",
             (self._name, endpoint),
         )
         self.progress()
@@ -108,6 +108,17 @@ class Outbox:
             oldest = first if first is not None else cursor + 1
             observed = connection.execute("SELECT observed FROM record WHERE sequence = ?", (oldest,)).get
         return head - cursor + count, observed
+
+    def left(self, last: int) -> tuple[int, int]:
+        """Return how many records up to a sequence wait, and how many are dead letters."""
+        cursor, _ = self.progress()
+        with self._database as connection, archive_errors(self._database.path):
+            row: Any = connection.execute(
+                "SELECT count(*) FILTER (WHERE requeued), count(*) FILTER (WHERE NOT requeued) FROM dead_letter"
+                " WHERE destination = ? AND sequence <= ?",
+                (self._name, last),
+            ).fetchone()
+        return max(0, last - cursor) + row[0], row[1]
 
     def outcome(self, ranges: Sequence[tuple[int, int]]) -> bool | None:
         """Tell what became of the records in some ranges of sequences.

@@ -60,7 +60,7 @@ class Shipper:
         self._make_sender = make_sender
         self._timeout = timeout
         self.on_export = on_export
-        self._lease = Lease(Path(f"{self._path}.{name}.lease"))
+        self._lease = Lease(self._path, name)
         self._sender: Sender | None = None
         self._stopped = False
         self._reset()
@@ -191,7 +191,11 @@ class Shipper:
         try:
             return self._lease.acquire()
         except OSError as error:
-            self._complain(f"cannot make the lock file: {error}")
+            reason = f"cannot take the lease: {error}; give the file to the archive's owner"
+            if reason != self._trouble:
+                self.outbox.register(None)
+                self.outbox.failed(reason, blocked=False)
+            self._complain(reason)
             return False
 
     def step(self) -> None:
@@ -235,7 +239,7 @@ class Shipper:
                 # The answer says how many were rejected, not which: keep them all, alarm, let an operator requeue.
                 reason = f"partial success, {answer.rejected} of {len(entries)} rejected: {answer.reason}"
                 self.outbox.refused(entries, reason)
-                _log.error("%s set %d records aside as dead letters: %s", self.name, len(entries), reason)
+                _log.error("%s set %d audit records aside as dead letters: %s", self.name, len(entries), reason)
                 self._settled(max(0, len(entries) - answer.rejected), seconds)
             case Verdict.REFUSED | Verdict.TOO_LARGE if len(entries) > 1:
                 self._segments.popleft()
@@ -243,7 +247,9 @@ class Shipper:
                 self._segments.extendleft((entries[middle:], entries[:middle]))
             case Verdict.REFUSED | Verdict.TOO_LARGE:
                 self.outbox.refused(entries, answer.reason)
-                _log.error("%s refused record %d for good: %s", self.name, entries[0].sequence, answer.reason)
+                _log.error(
+                    "%s refused audit record %d for good: %s", self.name, entries[0].sequence, answer.reason
+                )
                 self._settled(0, seconds)
             case Verdict.RETRY | Verdict.BLOCKED:
                 self.outbox.failed(answer.reason, blocked=answer.verdict is Verdict.BLOCKED)
@@ -257,7 +263,7 @@ class Shipper:
     def _settled(self, accepted: int, seconds: float) -> None:
         self._segments.popleft()
         if self._failures:
-            _log.warning("%s accepts records again", self.name)
+            _log.warning("%s accepts audit records again", self.name)
         self._failures = 0
         self._trouble = ""
         if accepted:
@@ -269,7 +275,7 @@ class Shipper:
         self._failures += 1
         if reason != self._trouble:
             self._trouble = reason
-            _log.warning("%s did not take the records, which stay in the archive: %s", self.name, reason)
+            _log.warning("audit records wait in the archive, nothing reaches %s: %s", self.name, reason)
 
     def _backoff(self) -> float:
         longest = min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** min(self._failures - 1, 16))
