@@ -341,11 +341,11 @@ class _Careful:
         elif not isinstance(value, int) or isinstance(value, bool):
             _refuse("timestamp", value, "give an aware datetime, or nanoseconds since the epoch as int")
         else:
-            moment = int(value)
+            moment = int.__int__(value)
         if not 0 < moment <= _MAX_TIME:
             # It may be a client's clock: no reason to lose the record.
             # Python refuses to write out huge numbers.
-            shown = str(value) if isinstance(value, datetime) or value.bit_length() < 128 else "int"
+            shown = str(value) if isinstance(value, datetime) else str(moment) if abs(moment) < 2**127 else "int"
             self._cleaner.mark(f"timestamp:out-of-range:{shown}")
             return observed
         if moment > observed:

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 import threading
 import weakref
-from typing import Final, Protocol
+from collections.abc import Callable
+from typing import Final, TypeVar
 
-__all__ = ["ForkAware", "register"]
+__all__ = ["ForkAware", "at_end_of_child", "register"]
+
+T = TypeVar("T")
 
 
-class ForkAware(Protocol):
-    """What takes part in a fork."""
+class ForkAware:
+    """What takes part in a fork; does nothing by itself."""
 
     def before_fork(self) -> None:
         """Come to rest: take the own locks, close what must not be inherited."""
@@ -40,9 +44,20 @@ def register(member: ForkAware) -> None:
     _members[next(_numbers)] = member
 
 
+def at_end_of_child(owner: T, function: Callable[[weakref.ref[T]], None]) -> None:
+    """Let a function be called with `owner` when a child of multiprocessing (or Celery's billiard) ends.
+
+    Such children end without ``atexit``. To be called in the child: what was registered before a fork is forgotten.
+    """
+    for name in ("multiprocessing.util", "billiard.util"):
+        if (util := sys.modules.get(name)) is not None:
+            util.Finalize(owner, function, args=(weakref.ref(owner),), exitpriority=0)
+
+
 def _before() -> None:
     _forking.acquire()
-    _resting[:] = [_members[key] for key in sorted(_members.keys())]
+    # `valuerefs` copies at once, in the order of registration: members come and go in other threads.
+    _resting[:] = [member for reference in _members.valuerefs() if (member := reference()) is not None]
     for member in _resting:
         member.before_fork()
 

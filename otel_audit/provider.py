@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import threading
 import time
 import warnings
 import weakref
 from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
+from otel_audit import forksafe
 from otel_audit._version import __version__
 from otel_audit.archive.database import Database
 from otel_audit.archive.writer import Writer
@@ -32,7 +35,7 @@ __all__ = ["AuditProvider", "configure", "get_logger"]
 _log = logging.getLogger("otel_audit")
 
 
-class AuditProvider:
+class AuditProvider(forksafe.ForkAware):
     """Records into one archive and ships it to its destinations; a context manager.
 
     Args:
@@ -69,7 +72,9 @@ class AuditProvider:
             shipper.on_export = partial(metrics.exported, shipper.name)
             shipper.start()
         self._closed = False
-        self._shutdown_lock = threading.Lock()
+        # A signal handler may call shutdown() while its own thread is in it.
+        self._shutdown_lock = threading.RLock()
+        forksafe.register(self)
         # The interpreter's end must not keep a provider alive that nobody else holds.
         self._at_exit = partial(_shut_down, weakref.ref(self), self.writer)
         atexit.register(self._at_exit)
@@ -147,7 +152,20 @@ class AuditProvider:
     def dropped(self, record: AuditRecord, error: AuditError) -> None:
         """Log and count a record that could not be recorded, under failure policy ``log``."""
         self._metrics.dropped()
+        if _reporting.get():
+            return  # this very report is being audited, by a handler of the application
+        token = _reporting.set(True)
+        try:
+            self._report(record, error)
+        finally:
+            _reporting.reset(token)
+
+    def _report(self, record: AuditRecord, error: AuditError) -> None:
         _log.error("audit record %s (%s) was not recorded: %s", record.record_id, record.type, error)
+
+    def after_fork_in_child(self) -> None:
+        """Forget a shutdown that another thread of the parent is in."""
+        self._shutdown_lock = threading.RLock()
 
 
 def _committed(metrics: Metrics, shippers: Iterable[Shipper], records: int, head: int) -> None:
@@ -172,8 +190,18 @@ def _shut_down(reference: weakref.ref[AuditProvider], writer: Writer) -> None:
         writer.close(5.0)  # nobody shut it down, and some of what it queued may still be in memory
 
 
-_lock = threading.Lock()
+_reporting: ContextVar[bool] = ContextVar("otel_audit_reporting", default=False)
+_lock = threading.RLock()
 _global: AuditProvider | None = None
+
+
+def _renew_lock() -> None:
+    global _lock  # noqa: PLW0603 - a thread that held it in the parent is not here
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def configure(**settings: Unpack[Settings]) -> AuditProvider:

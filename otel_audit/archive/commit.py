@@ -64,10 +64,12 @@ class Committer:
             IntegrityError: The archive is another one, or shrank; nothing was committed.
         """
         with archive_errors(self._database.path):
-            connection = self._database.locked_connection()
+            self._database.locked_connection()
             self._check_file()
-            connection.execute("BEGIN IMMEDIATE")
+            connection = self._database.locked_connection()
             try:
+                # Within: an interrupt may come as soon as the transaction has begun.
+                connection.execute("BEGIN IMMEDIATE")
                 tree = self._present_tree(connection)
                 first = tree.size + 1
                 values, leaves = self._values(connection, rows, tree)
@@ -102,6 +104,9 @@ class Committer:
             inode = os.stat(self._database.path).st_ino  # noqa: PTH116 - on the path of every commit
         except FileNotFoundError:
             inode = -1
+        if inode == self._database.inode and not self._database.log_is_there():
+            # Commits would go to a file that nobody finds again. What it holds goes into the archive itself.
+            self._database.rescue()
         if inode != self._database.inode:
             raise IntegrityError(
                 f"the archive {self._database.path} was removed or replaced while it was in use",

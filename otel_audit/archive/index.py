@@ -11,6 +11,8 @@ from typing import Final, NamedTuple
 
 import apsw
 
+from otel_audit.archive.database import transaction
+
 __all__ = ["FIELDS", "RUN", "SLICE", "STEPS", "ZONE", "Slice", "fold", "fold_step", "next_slice"]
 
 RUN: Final = 131_072
@@ -67,8 +69,7 @@ def fold_step(connection: apsw.Connection, part: Slice, step: int) -> int:
     Returns:
         How many records are still unfolded.
     """
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    with transaction(connection):
         folded, head = _progress(connection)
         # Else another process was quicker.
         if folded + 1 == part.first <= part.last:
@@ -78,11 +79,6 @@ def fold_step(connection: apsw.Connection, part: Slice, step: int) -> int:
                 connection.execute(_ZONES, (part.first, part.last))
                 connection.execute("UPDATE meta SET value = ? WHERE key = 'folded'", (part.last,))
                 folded = part.last
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
     return head - folded
 
 

@@ -15,10 +15,10 @@ from otel_audit.archive.database import Database, archive_errors
 from otel_audit.archive.filters import Filter, nanoseconds
 from otel_audit.archive.index import RUN, ZONE
 from otel_audit.errors import ArchiveError, ConfigError
-from otel_audit.otlp import decode, read_log
+from otel_audit.otlp import LogFields, decode, read_log
 from otel_audit.record import AuditRecord
 
-__all__ = ["Archive", "DestinationStatus", "Row", "Status", "open_archive"]
+__all__ = ["Archive", "DestinationStatus", "Row", "Status", "open_archive", "read_row"]
 
 _CHUNK: Final = 256
 _CONTENT: Final = "sequence, record_id, leaf, otlp, resource"
@@ -63,6 +63,18 @@ class Row:
     leaf: bytes
     otlp: bytes
     resource: int
+
+
+def read_row(row: Row) -> LogFields:
+    """Return what a row's bytes hold.
+
+    Raises:
+        ArchiveError: They are damaged.
+    """
+    try:
+        return read_log(row.otlp)
+    except ValueError as error:
+        raise ArchiveError(f"record {row.sequence} cannot be decoded: {error}", "the archive is damaged") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +200,7 @@ class Archive:
         if limit == 0:
             return
         for row in self._candidates(filter, limit, oldest_first=oldest_first):
-            if filter.needs_content and not filter.matches(read_log(row.otlp), row.record_id):
+            if filter.needs_content and not filter.matches(read_row(row), row.record_id):
                 continue
             found += 1
             yield row

@@ -75,7 +75,7 @@ _TLS = (
 )
 
 
-class GrpcSender:
+class GrpcSender(forksafe.ForkAware):
     """Sends OTLP over gRPC.
 
     A fork waits a moment for the call under way, then ends it, with the answer `RETRY`: gRPC aborts children that are

@@ -34,7 +34,7 @@ _log = logging.getLogger("otel_audit.delivery")
 OnExport = Callable[[int, float], None]
 
 
-class Shipper:
+class Shipper(forksafe.ForkAware):
     """A thread that sends what one destination has still to accept.
 
     Args:
@@ -84,8 +84,14 @@ class Shipper:
         """Start the thread, where it does not run yet; records of earlier processes are shipped at once."""
         with self._condition:
             if self._thread is None and not self._stopped:
-                self._thread = threading.Thread(target=self._run, name=f"otel-audit-{self.name}", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name=f"otel-audit-{self.name}", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError as error:
+                    # No threads left, or the interpreter ends: a later commit tries again.
+                    _log.warning("audit records wait in the archive, no thread can be started: %s", error)
+                    return
+                self._thread = thread
 
     def notify(self, head: int) -> None:
         """Note that the archive ends at `head` now; never waits for the network or the disk."""
@@ -247,9 +253,7 @@ class Shipper:
                 self._segments.extendleft((entries[middle:], entries[:middle]))
             case Verdict.REFUSED | Verdict.TOO_LARGE:
                 self.outbox.refused(entries, answer.reason)
-                _log.error(
-                    "%s refused audit record %d for good: %s", self.name, entries[0].sequence, answer.reason
-                )
+                _log.error("%s refused audit record %d for good: %s", self.name, entries[0].sequence, answer.reason)
                 self._settled(0, seconds)
             case Verdict.RETRY | Verdict.BLOCKED:
                 self.outbox.failed(answer.reason, blocked=answer.verdict is Verdict.BLOCKED)
