@@ -16,9 +16,10 @@ from typing import Final, Literal
 import apsw
 
 from otel_audit import forksafe
+from otel_audit.archive.leaf import seal
 from otel_audit.errors import ArchiveError, IntegrityError
 
-__all__ = ["APPLICATION_ID", "SCHEMA_VERSION", "Database", "archive_errors"]
+__all__ = ["APPLICATION_ID", "SCHEMA_VERSION", "Database", "archive_errors", "connect_to_read", "schema"]
 
 APPLICATION_ID: Final = 0x4F41_5544  # "OAUD"
 SCHEMA_VERSION: Final = 1
@@ -216,7 +217,8 @@ class Database:
         return wait
 
 
-def _connect_to_read(path: Path) -> apsw.Connection:
+def connect_to_read(path: Path) -> apsw.Connection:
+    """Return a connection that reads a file, whatever it is."""
     flags = apsw.SQLITE_OPEN_READONLY
     connection = apsw.Connection(str(path), flags=flags)
     try:
@@ -340,6 +342,13 @@ def _set_wal(connection: apsw.Connection, timeout: float) -> None:
         return
 
 
+def schema() -> str:
+    """Return the statements that make an archive's tables."""
+    from importlib import resources  # once in an archive's life, and readers need not load it
+
+    return resources.files("otel_audit.archive").joinpath("schema.sql").read_text("utf-8")
+
+
 def _check_version(connection: apsw.Connection, path: Path) -> int:
     # One state of the file: another process may be making the archive.
     with contextlib.nullcontext() if connection.in_transaction else connection:
@@ -362,12 +371,11 @@ def _migrate(connection: apsw.Connection, path: Path) -> None:
     try:
         # Another process may have made the archive meanwhile.
         if _check_version(connection, path) < SCHEMA_VERSION:
-            from importlib import resources  # once in an archive's life, and readers need not load it
-
-            connection.execute(resources.files("otel_audit.archive").joinpath("schema.sql").read_text("utf-8"))
+            connection.execute(schema())
+            archive_id, created = uuid.uuid4().hex, time.time_ns()
             connection.execute(
-                "INSERT INTO meta VALUES ('archive_id', ?), ('created', ?), ('folded', 0)",
-                (uuid.uuid4().hex, time.time_ns()),
+                "INSERT INTO meta VALUES ('archive_id', ?), ('created', ?), ('folded', 0), ('seal', ?)",
+                (archive_id, created, seal(archive_id, created)),
             )
             connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")

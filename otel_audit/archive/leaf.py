@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 from typing import Final
 
-__all__ = ["EVENT", "commitment", "header_digest", "leaf_hash"]
+__all__ = ["EVENT", "commitment", "header_digest", "leaf_hash", "seal"]
 
 EVENT: Final = 1
 """The kind of an ordinary record."""
 
 _VERSION: Final = b"OAL1"
 _COMMIT: Final = b"otel-audit/v1/commit\0"
+_SEAL: Final = b"otel-audit/v1/archive\0"
 
 
 def header_digest(resource: bytes, scope: bytes) -> bytes:
@@ -52,3 +53,8 @@ def leaf_hash(  # noqa: PLR0917 - the parts of the leaf, in their order
     head = b"\0" + _VERSION + bytes((kind,)) + sequence.to_bytes(8) + observed.to_bytes(8) + record_id
     names = bytes((len(host_bytes),)) + host_bytes + bytes((len(type_bytes),)) + type_bytes
     return hashlib.sha256(head + names + content).digest()
+
+
+def seal(archive_id: str, created: int) -> bytes:
+    """Return the hash that an archive keeps of its own id and time of creation, which no leaf covers."""
+    return hashlib.sha256(_SEAL + f"{archive_id}\n{created}".encode()).digest()
