@@ -196,7 +196,7 @@ class Database:
         return connection
 
     def _open_to_read(self) -> apsw.Connection:
-        connection = _connect_to_read(self.path)
+        connection = connect_to_read(self.path)
         connection.set_busy_handler(self._wait_when_busy())
         connection.execute(f"PRAGMA cache_size=-{self._cache_kib}")
         _check_version(connection, self.path)

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 import apsw
 
-__all__ = ["CODES", "UNREADABLE", "Fault", "Faults", "unreadable_is_a_fault"]
+__all__ = ["CODES", "UNREADABLE", "Fault", "Faults", "describe", "unreadable_is_a_fault"]
 
 CODES: Final = {
     "application-id": "the file's application id is not that of an archive",

@@ -89,7 +89,9 @@ def check_outside(connection: apsw.Connection, head: int, faults: Faults) -> Non
     """
     last = (head - 1) // RUN
     for condition, bound in (("run < ?", 0), ("run > ?", last)):
-        for run, count in connection.execute(f"SELECT run, count(*) FROM posting WHERE {condition} GROUP BY 1", (bound,)):
+        for run, count in connection.execute(
+            f"SELECT run, count(*) FROM posting WHERE {condition} GROUP BY 1", (bound,)
+        ):
             faults.add("posting", f"run {run}", f"{count} entries where there are no records")
     # Zones of the last run are compared with its records.
     outside = connection.execute("SELECT zone FROM zone WHERE zone < 0 OR zone >= ?", ((last + 1) * RUN // ZONE,))

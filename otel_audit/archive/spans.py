@@ -57,7 +57,7 @@ class SpanResult(NamedTuple):
         end_node: The node of the last record, where it covers more than this span; else None.
         resources: Ids of the resources that the records refer to.
         faults: The faults that were kept.
-        count: How many faults there are.
+        fault_count: How many faults there are.
     """
 
     span: Span
@@ -70,7 +70,7 @@ class SpanResult(NamedTuple):
     end_node: bytes | None
     resources: frozenset[int]
     faults: list[Fault]
-    count: int
+    fault_count: int
 
 
 def check_span(connection: apsw.Connection, span: Span, keep: int) -> SpanResult:

@@ -24,6 +24,7 @@ dead_letter  destination, sequence, time, reason, requeued    asserted likewise
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, Final
 
 import apsw
@@ -67,6 +68,7 @@ def check_structure(connection: apsw.Connection, faults: Faults) -> None:
                 faults.add("damaged", "the file", ascii(line)[1:-1][:200])
 
 
+@cache
 def _expected_schema() -> dict[tuple[str, str], Any]:
     connection = apsw.Connection(":memory:")
     try:

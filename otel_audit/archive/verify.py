@@ -8,28 +8,27 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import apsw
 
-from otel_audit.archive import spans
 from otel_audit.archive.database import archive_errors, connect_to_read
 from otel_audit.archive.faults import UNREADABLE, Fault, Faults, unreadable_is_a_fault
 from otel_audit.archive.index import RUN
-from otel_audit.archive.lookups import check_lookups, check_outside
+from otel_audit.archive.lookups import check_outside
 from otel_audit.archive.merkle import EMPTY_ROOT, Frontier, peak_ends, root
 from otel_audit.archive.spans import Span, SpanResult
 from otel_audit.archive.tables import check_structure, check_tables, is_archive
+from otel_audit.archive.workers import Work, inline, prepare, shared, snapshot
 from otel_audit.errors import ArchiveError
 
 __all__ = ["Report", "Root", "RootCheck", "Since", "verify", "verify_connection"]
 
 KEEP: Final = 100
 """Faults that are kept, where nothing else is asked for; the others are counted."""
-_BUSY: Final = 10_000
 
 Progress = Callable[[int, int], None]
 """Called with the records verified so far, and how many there are."""
@@ -136,21 +135,15 @@ def verify(
     if not file.exists():
         raise ArchiveError(f"there is no archive at {file}", "give --archive or set OTEL_AUDIT_ARCHIVE")
     with archive_errors(file), contextlib.closing(connect_to_read(file)) as connection:
-        connection.set_busy_timeout(_BUSY)
+        prepare(connection)
         if not is_archive(connection):
             raise ArchiveError(f"{file} is no audit archive", "give the path of an archive made by otel_audit")
-        work = _inline(connection, keep)
+        work = inline(connection, keep)
         if jobs > 1:
-            from otel_audit.archive.workers import shared  # only here: multiprocessing is slow to import
-
             work = shared(file, jobs, keep)
         return verify_connection(
             connection, str(file), since=since, roots=roots, work=work, progress=progress, keep=keep
         )
-
-
-Work = Callable[[Iterable[Span]], Iterator[SpanResult]]
-"""Verifies spans, in whatever process, and returns their results in order."""
 
 
 def verify_connection(
@@ -179,7 +172,7 @@ def verify_connection(
     faults = Faults(keep)
     check_structure(connection, faults)
     archive_id, head, first, resources = "", 0, 1, set[int]()
-    with _snapshot(connection):
+    with snapshot(connection):
         with unreadable_is_a_fault(faults, "the archive"):
             archive_id = str(connection.execute("SELECT value FROM meta WHERE key = 'archive_id'").get or "")
             head = max(0, int(connection.execute("SELECT max(sequence) FROM record").get or 0))
@@ -191,7 +184,7 @@ def verify_connection(
     joined = _Joined(connection, first, head, length, faults)
     sizes = [noted.size for noted in roots]
     progress(0, head - first + 1)
-    for result in (work or _inline(connection, keep))(_spans(connection, first, head, length, sizes, joined)):
+    for result in (work or inline(connection, keep))(_spans(connection, (first, head), length, sizes, joined)):
         joined.add(result)
         progress(max(0, min(head, result.span.last) - first + 1), head - first + 1)
     if first == 1 and not joined.broken:
@@ -202,20 +195,6 @@ def verify_connection(
         name, archive_id, since, first, head, joined.valid, joined.invalid, joined.missing, joined.root(), checks,
         tuple(faults.kept), faults.count,
     )  # fmt: skip
-
-
-@contextlib.contextmanager
-def _snapshot(connection: apsw.Connection) -> Iterator[None]:
-    """Let what follows see one state of the archive."""
-    if connection.in_transaction:
-        yield
-        return
-    connection.execute("BEGIN")
-    try:
-        yield
-    finally:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
 
 
 def _first(connection: apsw.Connection, since: Since, head: int) -> int:
@@ -230,10 +209,10 @@ def _first(connection: apsw.Connection, since: Since, head: int) -> int:
 
 
 def _spans(
-    connection: apsw.Connection, first: int, head: int, length: int, sizes: Sequence[int], joined: _Joined
+    connection: apsw.Connection, asked: tuple[int, int], length: int, sizes: Sequence[int], joined: _Joined
 ) -> Iterator[Span]:
     """Iterate over the spans that hold records; where there are none at all, the gap is a fault."""
-    position = first
+    position, head = asked
     while position <= head:
         start = (position - 1) // length * length
         last = min(start + length, head)
@@ -250,30 +229,6 @@ def _spans(
             if found is not None and found - position >= length:
                 joined.skip(position, (found - 1) // length * length)
                 position = (found - 1) // length * length + 1
-
-
-def _inline(connection: apsw.Connection, keep: int) -> Work:
-    def work(wanted: Iterable[Span]) -> Iterator[SpanResult]:
-        return (check(connection, span, keep) for span in wanted)
-
-    return work
-
-
-def check(connection: apsw.Connection, span: Span, keep: int) -> SpanResult:
-    """Verify a span of records, and the run of postings that ends with it."""
-    faults = Faults(keep)
-    with _snapshot(connection):
-        result: SpanResult | None = None
-        with unreadable_is_a_fault(faults, f"records {span.first} to {span.last}"):
-            result = spans.check_span(connection, span, keep)
-            faults.extend(result.faults, result.count)
-        if span.last % RUN == 0 or span.last < span.start + span.length:
-            with unreadable_is_a_fault(faults, f"look-up tables of records {span.first} to {span.last}"):
-                check_lookups(connection, max(span.first, span.last - 1 - (span.last - 1) % RUN), faults)
-    if result is None:
-        count = span.last - span.first + 1
-        result = SpanResult(span, 0, count, 0, None, {}, span.last, None, frozenset(), [], 0)
-    return result._replace(faults=faults.kept, count=faults.count)
 
 
 class _Joined:
@@ -308,9 +263,9 @@ class _Joined:
 
     def _node(self, sequence: int) -> bytes:
         node = self._connection.execute("SELECT coalesce(node, leaf) FROM record WHERE sequence = ?", (sequence,)).get
-        if not isinstance(node, bytes):
-            raise LookupError(sequence)
-        return node
+        if isinstance(node, bytes):
+            return node
+        raise LookupError(sequence)
 
     def skip(self, first: int, last: int) -> None:
         """Note that there are no such records, nor any tree over what follows."""
@@ -320,7 +275,7 @@ class _Joined:
 
     def add(self, result: SpanResult) -> None:
         """Join the result of the next span."""
-        self._faults.extend(result.faults, result.count)
+        self._faults.extend(result.faults, result.fault_count)
         self.valid += result.valid
         self.invalid += result.invalid
         self.missing += result.missing
