@@ -182,9 +182,11 @@ def verify_connection(
             check_tables(connection, head, faults)
             check_outside(connection, head, faults)
     joined = _Joined(connection, first, head, length, faults)
-    sizes = [noted.size for noted in roots]
+    sizes, gaps = [noted.size for noted in roots], dict[int, int]()
     progress(0, head - first + 1)
-    for result in (work or inline(connection, keep))(_spans(connection, (first, head), length, sizes, joined)):
+    for result in (work or inline(connection, keep))(_spans(connection, (first, head), length, sizes, gaps)):
+        if result.span.start in gaps:
+            joined.skip(gaps[result.span.start], result.span.start)
         joined.add(result)
         progress(max(0, min(head, result.span.last) - first + 1), head - first + 1)
     if first == 1 and not joined.broken:
@@ -209,9 +211,9 @@ def _first(connection: apsw.Connection, since: Since, head: int) -> int:
 
 
 def _spans(
-    connection: apsw.Connection, asked: tuple[int, int], length: int, sizes: Sequence[int], joined: _Joined
+    connection: apsw.Connection, asked: tuple[int, int], length: int, sizes: Sequence[int], gaps: dict[int, int]
 ) -> Iterator[Span]:
-    """Iterate over the spans that hold records; where there are none at all, the gap is a fault."""
+    """Iterate over the spans that hold records, and note before which of them others are missing, and since where."""
     position, head = asked
     while position <= head:
         start = (position - 1) // length * length
@@ -227,8 +229,9 @@ def _spans(
                 continue
             # A sequence that somebody invented can be 2^63: spans without a record are not gone through.
             if found is not None and found - position >= length:
-                joined.skip(position, (found - 1) // length * length)
-                position = (found - 1) // length * length + 1
+                start = (found - 1) // length * length
+                gaps[start] = position
+                position = start + 1
 
 
 class _Joined:
