@@ -27,6 +27,8 @@ _EMPTY: Final = {
     "timeUnixNano": 0, "observedTimeUnixNano": 0, "severityNumber": 0, "severityText": "", "body": None,
     "traceId": "", "spanId": "", "flags": 0, "eventName": "",
 }  # fmt: skip
+_SEVERITIES: Final = {"SEVERITY_NUMBER_INFO": 9, "SEVERITY_NUMBER_WARN": 13}
+"""The names that some writers give in place of the numbers, against the specification."""
 _STEP: Final = 4_096
 _COLUMNS: Final = "record_id, otlp, resource.resource, scope"
 
@@ -210,6 +212,7 @@ def _differences(
         "flags": stored.flags, "eventName": stored.event_name,
     }  # fmt: skip
     found = {**_EMPTY, **{name: log[name] for name in _EMPTY if log.get(name) is not None}}
+    found["severityNumber"] = _SEVERITIES.get(found["severityNumber"], found["severityNumber"])
     for name in ("timeUnixNano", "observedTimeUnixNano", "severityNumber", "flags"):
         found[name] = int(found[name])
     for name in ("traceId", "spanId"):

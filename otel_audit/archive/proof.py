@@ -188,7 +188,11 @@ class _Fields:
 
     def content(self, name: str) -> bytes:
         """Return base64 content."""
-        return base64.b64decode(self.text(name), validate=True)
+        text = self.text(name)
+        content = base64.b64decode(text.encode("ascii"), validate=True)
+        if base64.b64encode(content).decode("ascii") != text:
+            raise TypeError(name)
+        return content
 
     def hash(self, name: str) -> bytes:
         """Return a hash."""
@@ -235,6 +239,8 @@ def _check_inclusion(fields: _Fields, roots: Sequence[Root]) -> Proved:
         if len(salt) != 32:
             raise ValueError("the salt is not 32 bytes")
         identity = uuid.UUID(record_id)
+        if str(identity) != record_id:
+            raise ValueError("the record's id is not written as usual")
         made = leaf_hash(EVENT, sequence, observed, identity.bytes, host, type_, commitment(salt, header, otlp))
         if made != leaf.hash("hash"):
             raise ValueError("the leaf is not the hash of the record")
