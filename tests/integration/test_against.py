@@ -212,8 +212,7 @@ def test_what_a_collector_got_over_the_wire(filled: Path, names: bool) -> None:
         b"\xff\xfe", b"[]", b"null", b"{", b'{"resourceLogs": 5}', b'{"resourceLogs": [5]}', b"[" * 100_000,
         b'{"resourceLogs": [{"scopeLogs": [{"logRecords": [7]}]}]}',
         b'{"resourceLogs": [{"scopeLogs": [{"logRecords": [{"attributes": [{"value": {}}]}]}]}]}',
-        b'{"resourceLogs": [{"scopeLogs": [{"logRecords": [{"attributes": [{"key": "a", "value": {"intValue": "x"}}]}]'
-        b"}]}]}",
+        b'{"resourceLogs": [{"resource": {"attributes": [{"key": "a", "value": {"intValue": "x"}}]}}]}',
         b"{}\nnonsense\n",
     ],
 )  # fmt: skip
