@@ -1,6 +1,6 @@
 """Verifies a span of records: each row against its bytes, and the part of the tree above them.
 
-A span begins where a run of postings does and is as long, so that the records in it make one complete subtree, whatever
+A span begins at a multiple of its length, a power of two, so that the records in it make one complete subtree, whatever
 lies before: spans can be verified in any order and by several processes, and are joined afterwards.
 """
 
@@ -16,7 +16,10 @@ from otel_audit.archive.faults import UNREADABLE, Fault, Faults, describe
 from otel_audit.archive.leaf import EVENT, commitment, header_digest, leaf_hash
 from otel_audit.archive.merkle import Frontier, peak_ends
 
-__all__ = ["Span", "SpanResult", "check_span"]
+__all__ = ["LENGTH", "Span", "SpanResult", "check_span"]
+
+LENGTH: Final = 32_768
+"""Records of a span: some 0.3 s of work, in one transaction."""
 
 _ROWS: Final = f"SELECT sequence, kind, {', '.join(DERIVED)}, record_id, resource, leaf, node, salt, otlp FROM record"
 _PLACEHOLDER: Final = bytes(32)
@@ -33,6 +36,7 @@ class Span(NamedTuple):
         first: The first record to verify; after ``start + 1`` where the nodes before it are taken as they are.
         last: The last record to verify.
         length: How many records the span has when it is complete, a power of two.
+        lookups: Where to begin with the postings and zones of the run that ends with this span; 0: they are not its.
         sizes: Sizes of the tree within the span for which its root is wanted.
     """
 
@@ -40,6 +44,7 @@ class Span(NamedTuple):
     first: int
     last: int
     length: int
+    lookups: int
     sizes: tuple[int, ...] = ()
 
 

@@ -20,7 +20,7 @@ from otel_audit.archive.faults import UNREADABLE, Fault, Faults, unreadable_is_a
 from otel_audit.archive.index import RUN
 from otel_audit.archive.lookups import check_outside
 from otel_audit.archive.merkle import EMPTY_ROOT, Frontier, peak_ends, root
-from otel_audit.archive.spans import Span, SpanResult
+from otel_audit.archive.spans import LENGTH, Span, SpanResult
 from otel_audit.archive.tables import check_structure, check_tables, is_archive
 from otel_audit.archive.workers import Work, inline, prepare, shared, snapshot
 from otel_audit.errors import ArchiveError
@@ -155,7 +155,7 @@ def verify_connection(
     work: Work | None = None,
     progress: Progress = lambda _done, _total: None,
     keep: int = KEEP,
-    length: int = RUN,
+    length: int = LENGTH,
 ) -> Report:
     """Verify the archive that a connection reads; see `verify`.
 
@@ -167,7 +167,7 @@ def verify_connection(
         work: Verifies the spans; None: here, one after the other.
         progress: As in `verify`.
         keep: As in `verify`.
-        length: How many records make a span, a power of two that is no longer than a run.
+        length: How many records make a span, a power of two that is no greater than a run.
     """
     faults = Faults(keep)
     check_structure(connection, faults)
@@ -218,7 +218,8 @@ def _spans(
     while position <= head:
         start = (position - 1) // length * length
         last = min(start + length, head)
-        yield Span(start, position, last, length, tuple(size for size in sizes if position <= size <= last))
+        run = max(asked[0], (last - 1) // RUN * RUN + 1) if last % RUN == 0 or last == head else 0
+        yield Span(start, position, last, length, run, tuple(size for size in sizes if position <= size <= last))
         position = last + 1
         if position <= head:
             try:

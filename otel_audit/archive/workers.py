@@ -12,7 +12,6 @@ import apsw
 
 from otel_audit.archive.database import archive_errors, connect_to_read
 from otel_audit.archive.faults import UNREADABLE, Faults, describe, unreadable_is_a_fault
-from otel_audit.archive.index import RUN
 from otel_audit.archive.lookups import check_lookups
 from otel_audit.archive.spans import Span, SpanResult, check_span
 
@@ -68,9 +67,9 @@ def check(connection: apsw.Connection, span: Span, keep: int) -> SpanResult:
             count = span.last - span.first + 1
             result = SpanResult(span, 0, count, 0, None, {}, span.last, None, frozenset(), [], 0)
         faults.extend(result.faults, result.fault_count)
-        if span.last % RUN == 0 or span.last < span.start + span.length:
-            with unreadable_is_a_fault(faults, f"look-up tables of {where}"):
-                check_lookups(connection, max(span.first, span.last - 1 - (span.last - 1) % RUN), faults)
+        if span.lookups:
+            with unreadable_is_a_fault(faults, f"look-up tables of records {span.lookups} to {span.last}"):
+                check_lookups(connection, span.lookups, faults)
     return result._replace(faults=faults.kept, fault_count=faults.count)
 
 
