@@ -7,7 +7,7 @@ BIN := .venv/bin
 STAMP := .venv/.built-from-lock
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint bench lock clean
+.PHONY: help venv demo test faults lint bench lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ demo: venv  ## run the example service through an outage of its collector
 
 test: venv  ## run all tests
 	$(BIN)/python -m pytest
+
+faults: venv  ## make 100,000 random edits of archives, each of which `verify` must find
+	$(BIN)/python -m tests.edits 100000
 
 lint: venv  ## check style, format, types and layers
 	$(BIN)/ruff check .

@@ -15,10 +15,11 @@ import apsw
 
 from otel_audit import forksafe
 from otel_audit.archive.files import make_private, prepare_file, sync_directory
+from otel_audit.archive.leaf import seal
 from otel_audit.archive.ownedlock import OwnedLock
 from otel_audit.errors import ArchiveError, IntegrityError
 
-__all__ = ["APPLICATION_ID", "SCHEMA_VERSION", "Database", "archive_errors", "transaction"]
+__all__ = ["APPLICATION_ID", "SCHEMA_VERSION", "Database", "archive_errors", "connect_to_read", "schema", "transaction"]
 
 APPLICATION_ID: Final = 0x4F41_5544  # "OAUD"
 SCHEMA_VERSION: Final = 1
@@ -184,9 +185,7 @@ class Database(forksafe.ForkAware):
                 f"there is no archive at {self.path}",
                 "give --archive or set OTEL_AUDIT_ARCHIVE to where the application records",
             )
-        if self.path.exists() and not self.path.is_file():
-            # A pipe would be waited for without end.
-            raise ArchiveError(f"{self.path} is no regular file", "give the path of the archive's file")
+        _check_regular(self.path)
         with archive_errors(self.path):
             connection = self._open_to_write() if self.mode == "write" else self._open_to_read()
             inode = self.path.stat().st_ino
@@ -227,7 +226,7 @@ class Database(forksafe.ForkAware):
         return connection
 
     def _open_to_read(self) -> apsw.Connection:
-        connection, self._immutable = _connect_to_read(self.path)
+        connection, self._immutable = connect_to_read(self.path)
         connection.set_busy_handler(self._wait_when_busy())
         connection.execute(f"PRAGMA cache_size=-{self._cache_kib}")
         _check_version(connection, self.path)
@@ -248,8 +247,15 @@ class Database(forksafe.ForkAware):
         return wait
 
 
-def _connect_to_read(path: Path) -> tuple[apsw.Connection, bool]:
+def _check_regular(path: Path) -> None:
+    if path.exists() and not path.is_file():
+        # A pipe would be waited for without end.
+        raise ArchiveError(f"{path} is no regular file", "give the path of the archive's file")
+
+
+def connect_to_read(path: Path) -> tuple[apsw.Connection, bool]:
     """Return a connection, and whether it takes the file for one that does not change."""
+    _check_regular(path)
     flags = apsw.SQLITE_OPEN_READONLY
     connection = apsw.Connection(str(path), flags=flags)
     try:
@@ -332,6 +338,13 @@ def _set_wal(connection: apsw.Connection, timeout: float) -> None:
         return
 
 
+def schema() -> str:
+    """Return the statements that make an archive's tables."""
+    from importlib import resources  # once in an archive's life, and readers need not load it
+
+    return resources.files("otel_audit.archive").joinpath("schema.sql").read_text("utf-8")
+
+
 def _check_version(connection: apsw.Connection, path: Path) -> int:
     # One state of the file: another process may be making the archive.
     with contextlib.nullcontext() if connection.in_transaction else connection:
@@ -353,12 +366,11 @@ def _migrate(connection: apsw.Connection, path: Path) -> None:
     with transaction(connection):
         # Another process may have made the archive meanwhile.
         if _check_version(connection, path) < SCHEMA_VERSION:
-            from importlib import resources  # once in an archive's life, and readers need not load it
-
-            connection.execute(resources.files("otel_audit.archive").joinpath("schema.sql").read_text("utf-8"))
+            connection.execute(schema())
+            archive_id, created = uuid.uuid4().hex, time.time_ns()
             connection.execute(
-                "INSERT INTO meta VALUES ('archive_id', ?), ('created', ?), ('folded', 0)",
-                (uuid.uuid4().hex, time.time_ns()),
+                "INSERT INTO meta VALUES ('archive_id', ?), ('created', ?), ('folded', 0), ('seal', ?)",
+                (archive_id, created, seal(archive_id, created)),
             )
             connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")

@@ -7,15 +7,17 @@ commitment C to everything else. The salt keeps an erased record's content from 
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import Final
 
-__all__ = ["EVENT", "commitment", "header_digest", "leaf_hash"]
+__all__ = ["EVENT", "commitment", "header_digest", "leaf_hash", "seal"]
 
 EVENT: Final = 1
 """The kind of an ordinary record."""
 
 _VERSION: Final = b"OAL1"
 _COMMIT: Final = b"otel-audit/v1/commit\0"
+_SEAL: Final = b"otel-audit/v1/archive\0"
 
 
 def header_digest(resource: bytes, scope: bytes) -> bytes:
@@ -48,7 +50,16 @@ def leaf_hash(  # noqa: PLR0917 - the parts of the leaf, in their order
         type_: At most 255 bytes of UTF-8.
         content: The `commitment`.
     """
-    host_bytes, type_bytes = host.encode(), type_.encode()
     head = b"\0" + _VERSION + bytes((kind,)) + sequence.to_bytes(8) + observed.to_bytes(8) + record_id
-    names = bytes((len(host_bytes),)) + host_bytes + bytes((len(type_bytes),)) + type_bytes
-    return hashlib.sha256(head + names + content).digest()
+    return hashlib.sha256(head + _names(host, type_) + content).digest()
+
+
+@lru_cache(4096)
+def _names(host: str, type_: str) -> bytes:
+    host_bytes, type_bytes = host.encode(), type_.encode()
+    return bytes((len(host_bytes),)) + host_bytes + bytes((len(type_bytes),)) + type_bytes
+
+
+def seal(archive_id: str, created: int) -> bytes:
+    """Return the hash that an archive keeps of its own id and time of creation, which no leaf covers."""
+    return hashlib.sha256(_SEAL + f"{archive_id}\n{created}".encode()).digest()

@@ -14,6 +14,7 @@ import apsw
 from otel_audit.archive.database import Database, archive_errors
 from otel_audit.archive.filters import Filter, nanoseconds
 from otel_audit.archive.index import RUN, ZONE
+from otel_audit.archive.merkle import Frontier, peak_ends
 from otel_audit.errors import ArchiveError, ConfigError
 from otel_audit.otlp import LogFields, decode, read_log
 from otel_audit.record import AuditRecord
@@ -116,6 +117,7 @@ class Status:
         oldest_undelivered: Nanoseconds: when the first of them was recorded.
         sqlite: Version of the SQLite library.
         destinations: State of each destination.
+        root: Root of the tree over all records, hex; None where nodes are missing.
     """
 
     archive: str
@@ -129,6 +131,7 @@ class Status:
     oldest_undelivered: int | None
     sqlite: str
     destinations: tuple[DestinationStatus, ...]
+    root: str | None = None
 
 
 class Archive:
@@ -257,6 +260,7 @@ class Archive:
             oldest_undelivered=None if oldest is None else observed(oldest),
             sqlite=apsw.sqlite_lib_version(),
             destinations=destinations,
+            root=_root(connection, head),
         )
 
     # -- finding --
@@ -312,6 +316,15 @@ class Archive:
     def _get(self, statement: str, values: tuple[Any, ...] = ()) -> Any:
         with self.database as connection, archive_errors(self.path):
             return connection.execute(statement, values).get
+
+
+def _root(connection: apsw.Connection, size: int) -> str | None:
+    """Return the root from as many nodes as the size has bits."""
+    nodes: list[Any] = [
+        connection.execute("SELECT coalesce(node, leaf) FROM record WHERE sequence = ?", (end,)).get
+        for end in peak_ends(size)
+    ]
+    return Frontier(size, nodes).root().hex() if all(isinstance(node, bytes) for node in nodes) else None
 
 
 def _zone_conditions(filter: Filter) -> tuple[list[str], list[int]]:

@@ -13,7 +13,7 @@ __all__ = ["LazyGroup"]
 
 
 class LazyGroup(click.Group):
-    """A group whose commands stand in modules of their names, each as ``command``.
+    """A group whose commands stand in modules of their names, each as ``command``; a hyphen is an underscore there.
 
     Args:
         commands_in: The package that holds the modules.
@@ -67,7 +67,7 @@ class LazyGroup(click.Group):
         )
 
     def _load(self, name: str) -> click.Command:
-        command = importlib.import_module(f"{self._package}.{name}").command
+        command = importlib.import_module(f"{self._package}.{name.replace('-', '_')}").command
         # `otel_audit.cli.main` turned it off while modules load.
         gc.enable()
         assert isinstance(command, click.Command)  # noqa: S101 - a fault of ours, and the type for the checker

@@ -18,16 +18,17 @@ from otel_audit.errors import AuditError
 __all__ = ["EPILOG", "command_line", "run"]
 
 EPILOG: Final = """\
-Exit status: 0 done; 1 something needs an operator (status), not all was delivered (ship --once), or a record is no
-dead letter (requeue); 2 wrong usage or setting, or an archive that cannot be used; 70 a fault of otel-audit itself;
-130 interrupted.
+Exit status: 0 done; 1 something needs an operator (status), not all was delivered (ship --once), a record is no dead
+letter (requeue), or the archive or proof does not hold (verify, verify-proof); 2 wrong usage or setting, or an archive
+that cannot be used; 3 wrong usage of verify, prove and verify-proof, so that 2 always says there: not verifiable; 70 a
+fault of otel-audit itself; 130 interrupted.
 """
 
 
 @click.group(
     cls=LazyGroup,
     commands_in="otel_audit.cli",
-    names=("record", "requeue", "ship", "show", "stats", "status"),
+    names=("prove", "record", "requeue", "ship", "show", "stats", "status", "verify", "verify-proof"),
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
@@ -64,7 +65,7 @@ def run(arguments: Sequence[str]) -> int:
         sys.stderr.write(error.format_message() + "\n")
         return 2
     except click.ClickException as error:
-        return _complain(_usage(error), 2)
+        return _complain(_usage(error), _usage_status(error))
     except click.exceptions.Exit as end:
         return end.exit_code
     except AuditError as error:
@@ -92,6 +93,11 @@ def _usage(error: click.ClickException) -> str:
     message = error.format_message().rstrip(".")
     context = getattr(error, "ctx", None)
     return f"{message}: see {context.command_path} --help" if context is not None else message
+
+
+def _usage_status(error: click.ClickException) -> int:
+    context = getattr(error, "ctx", None)
+    return getattr(context.command, "usage_status", 2) if context is not None else 2
 
 
 def _complain(message: str, status: int) -> int:

@@ -80,6 +80,7 @@ def _json(status: Status) -> dict[str, Any]:
         "first": _moment(status.first),
         "last": _moment(status.last),
         "sequence": status.sequence,
+        "root": status.root,
         "backlog": status.backlog,
         "oldest_undelivered": _moment(status.oldest_undelivered),
         "sqlite": status.sqlite,
@@ -113,6 +114,7 @@ def _text(status: Status, now: int, *, utc: bool) -> Iterator[str]:
     yield f"size                {_sizes(status)}"
     yield f"records             {status.records}"
     yield f"sequence            {status.sequence}"
+    yield f"root                {'none' if status.root is None else f'{status.sequence}:{status.root}'}"
     yield f"first record        {moment(status.first, 'none')}"
     yield f"last record         {moment(status.last, 'none')}"
     yield f"backlog             {status.backlog}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +11,23 @@ import click
 from otel_audit.cli.fields import NAMES, similar
 from otel_audit.cli.times import parse_duration, parse_time
 
-__all__ = ["ArchiveFile", "Duration", "FieldList", "Host", "Limit", "Moment", "Recorded", "Seconds", "Whole"]
+__all__ = [
+    "ArchiveFile",
+    "Beginning",
+    "Duration",
+    "FieldList",
+    "Host",
+    "Limit",
+    "Moment",
+    "NotedRoot",
+    "Recorded",
+    "Seconds",
+    "Whole",
+]
 
 if TYPE_CHECKING:
+    from otel_audit.archive.verify import Root, Since
+
     ParamType = click.ParamType[Any]
 else:
     # Not generic before click 8.4.
@@ -82,6 +97,42 @@ class Duration(ParamType):
             return parse_duration(str(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class Beginning(ParamType):
+    """Where a verification begins: a sequence, or a time expression."""
+
+    name = "since"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Since:
+        """Return it."""
+        from otel_audit.archive.verify import Since  # start-up time
+
+        if isinstance(value, Since):
+            return value
+        text = str(value)
+        if text.isascii() and text.isdecimal():
+            if len(text) > 18 or int(text) < 1:
+                self.fail(f"{text!r} is no sequence: give 1, 2, …", param, ctx)
+            return Since(int(text))
+        return Since(observed=Moment().convert(value, param, ctx))
+
+
+class NotedRoot(ParamType):
+    """A root that was noted, as ``SIZE:HEX``."""
+
+    name = "root"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Root:
+        """Return the root."""
+        from otel_audit.archive.verify import Root  # start-up time
+
+        if isinstance(value, Root):
+            return value
+        match = re.fullmatch("([0-9]{1,18}):([0-9a-fA-F]{64})", str(value))
+        if match is None:
+            self.fail(f"{value!r} is no root: give SIZE:HEX as otel-audit status prints it", param, ctx)
+        return Root(int(match[1]), bytes.fromhex(match[2]))
 
 
 class Limit(ParamType):

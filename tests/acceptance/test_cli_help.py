@@ -33,7 +33,7 @@ def options() -> Iterator[tuple[str, click.Option]]:
 
 def test_the_commands() -> None:
     """These are the commands; whoever adds one documents it."""
-    assert NAMES == ["record", "requeue", "ship", "show", "stats", "status"]
+    assert NAMES == ["prove", "record", "requeue", "ship", "show", "stats", "status", "verify", "verify-proof"]
 
 
 @pytest.mark.parametrize("name", ["", *NAMES])
@@ -54,7 +54,7 @@ def test_help_tells_the_exit_statuses() -> None:
     """The exit statuses stand in the help and in the documentation."""
     text = otel_audit("--help").stdout
     document = (ROOT / "docs" / "cli.md").read_text("utf-8")
-    for status in ("0", "1", "2", "70", "130"):
+    for status in ("0", "1", "2", "3", "70", "130"):
         assert re.search(rf"\b{status} \w+", text)
         assert f"| {status} | " in document
 

@@ -1,0 +1,190 @@
+"""Derives the columns of a record from its bytes again, at the speed that a verification of millions needs."""
+
+from __future__ import annotations
+
+import struct
+from functools import lru_cache
+from typing import Any, Final
+
+from otel_audit import attributes as keys
+from otel_audit.otlp import read_log
+from otel_audit.protobuf import delimited
+
+__all__ = ["DERIVED", "Deriver", "derived"]
+
+DERIVED: Final = (
+    "time", "observed", "host", "user", "source", "type", "outcome", "session", "address", "trace",
+)  # fmt: skip
+"""The columns that are derived, in the order of the table."""
+
+_COLUMN: Final = {
+    keys.HOST: 2,
+    keys.USER_NAME: 3,
+    keys.SOURCE: 4,
+    keys.OUTCOME: 6,
+    keys.SESSION_ID: 7,
+    keys.CLIENT_ADDRESS: 8,
+}
+_TRACE: Final = 9
+_TIMES: Final = struct.Struct("<BQBQ")
+_ACTOR: Final = delimited(1, keys.ACTOR_ID.encode()) + b"\x12"
+_ADDRESS: Final = delimited(1, keys.CLIENT_ADDRESS.encode())
+_SCHEMA: Final = delimited(1, keys.SCHEMA_VERSION.encode())
+_KEPT: Final = 65_536
+"""Most attributes and beginnings that are remembered."""
+_LONGEST: Final = 160
+"""Longest attribute that is remembered, in bytes."""
+
+
+class Deriver:
+    """Compares columns with records' bytes, and remembers what recurs among them.
+
+    The result is that of `derived`, which reads every field of a record (a property test compares). Nearly all records
+    are laid out as this library does it: for those it is enough to see that each column's value stands at its place,
+    and that nothing between them is a column's. That takes an eighth of the time.
+    """
+
+    def __init__(self) -> None:
+        # Attributes that no column holds, and what all events of a type begin with, by the columns that it gives.
+        self._others: set[bytes] = set()
+        self._beginnings: dict[tuple[Any, ...], bytes] = {}
+
+    def columns(self, otlp: bytes, like: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return the columns of `DERIVED`.
+
+        Args:
+            otlp: A record's bytes.
+            like: What the columns are expected to be; it changes the speed alone.
+
+        Raises:
+            ValueError: The bytes are no ``LogRecord``.
+        """
+        key = (like[2], like[4], like[5], like[6])
+        beginning = self._beginnings.get(key)
+        try:
+            if beginning is not None and self._agrees(otlp, like, beginning):
+                return like
+        except (IndexError, TypeError, AttributeError, UnicodeEncodeError, struct.error):
+            pass  # the bytes end within a field, or a column holds what no record gives
+        values = derived(otlp)
+        if beginning is None:
+            self._learn_beginning(otlp)
+        return values
+
+    def _agrees(self, otlp: bytes, like: tuple[Any, ...], beginning: bytes) -> bool:
+        """Tell whether the bytes are laid out as usual and give these columns; False where that is not known."""
+        if _TIMES.unpack_from(otlp) != (0x09, like[0], 0x59, like[1]) or not otlp.startswith(beginning, 18):
+            return False
+        position = _after_actor(otlp, 18 + len(beginning))
+        user, session, address, trace = like[3], like[7], like[8], like[9]
+        text = b"" if user is None else _text(keys.USER_NAME, user)
+        if session is not None:
+            text += _text(keys.SESSION_ID, session)
+        if not position or not otlp.startswith(text, position):
+            return False
+        position = self._skip(otlp, position + len(text))
+        if address is not None:
+            text = _text(keys.CLIENT_ADDRESS, address) + _text(keys.SOURCE_ID, address)
+            if not otlp.startswith(text, position):
+                return False
+            position = self._skip(otlp, position + len(text))
+        if trace is not None:
+            # Trace, span and flags; only what was altered is named behind them.
+            if len(trace) != 16 or not otlp.startswith(b"\x4a\x10" + trace + b"\x52\x08", position):
+                return False
+            if otlp[position + 28] != 0x45:
+                return False
+            position = self._skip(otlp, position + 33)
+        return position == len(otlp)
+
+    def _skip(self, otlp: bytes, position: int) -> int:
+        """Return where the attributes end that stand at a position and that no column holds."""
+        others, end = self._others, len(otlp)
+        while position < end and otlp[position] == 0x32:
+            size, start = otlp[position + 1], position + 2
+            if size >= 0x80:
+                size, start = size & 0x7F | otlp[start] << 7, start + 1
+                if size >= 0x4000:
+                    return position
+            after = start + size
+            pair = otlp[start:after]
+            # The address ends the first of two such rows in nearly every record.
+            if pair not in others and (pair.startswith(_ADDRESS) or after > end or not self._is_other(pair)):
+                return position
+            position = after
+        return position
+
+    def _is_other(self, pair: bytes) -> bool:
+        """Tell whether an attribute is one that no column holds."""
+        try:
+            # A log record of this attribute alone: one reader of attributes is enough.
+            (name,) = read_log(delimited(6, pair)).attributes
+        except ValueError:
+            return False
+        if name in _COLUMN:
+            return False
+        if len(pair) <= _LONGEST:
+            if len(self._others) >= _KEPT:
+                self._others.clear()
+            self._others.add(pair)
+        return True
+
+    def _learn_beginning(self, otlp: bytes) -> None:
+        """Remember what stands between a record's times and its actor, where that is laid out as usual."""
+        place = otlp.find(_SCHEMA)
+        end = place + len(_SCHEMA) + 4 + len(keys.SCHEMA_VERSION_VALUE)
+        if place < 18 or end > 8 * _LONGEST or otlp[0] != 0x09 or otlp[9] != 0x59:
+            return
+        beginning = otlp[18:end]
+        try:
+            # Read by itself: it holds whole fields, and gives nothing but what all events of the type have.
+            values = derived(beginning)
+        except ValueError:
+            return
+        if values[:2] == (0, 0) and values[3] is values[7] is values[8] is values[9] is None:
+            if len(self._beginnings) >= _KEPT:
+                self._beginnings.clear()
+            self._beginnings[values[2], values[4], values[5], values[6]] = beginning
+
+
+def _after_actor(otlp: bytes, position: int) -> int:
+    """Return where the actor and the body end that stand at a position; 0 where they do not."""
+    size = otlp[position + 1]
+    if otlp[position] != 0x32 or size >= 0x80 or not otlp.startswith(_ACTOR, position + 2):
+        return 0
+    if otlp[position + 19] != size - 18:
+        return 0
+    position += 2 + size
+    if otlp[position : position + 1] != b"\x2a":
+        return position
+    size = otlp[position + 1]
+    if size < 0x80:
+        return position + 2 + size
+    if otlp[position + 2] < 0x80:
+        return position + 3 + (size & 0x7F | otlp[position + 2] << 7)
+    return 0
+
+
+@lru_cache(4096)
+def _head(key: str, size: int) -> bytes:
+    """Return what precedes the text of a string attribute."""
+    return delimited(6, delimited(1, key.encode()) + delimited(2, delimited(1, bytes(size))))[: -size or None]
+
+
+def _text(key: str, value: str) -> bytes:
+    encoded = value.encode()
+    return _head(key, len(encoded)) + encoded
+
+
+def derived(otlp: bytes) -> tuple[Any, ...]:
+    """Return the columns of `DERIVED`, read plainly.
+
+    Raises:
+        ValueError: The bytes are no ``LogRecord``.
+    """
+    log = read_log(otlp)
+    values: list[Any] = [log.time, log.observed, None, None, None, log.event_name, None, None, None, None]
+    for name, column in _COLUMN.items():
+        values[column] = log.attributes.get(name)
+    values[_TRACE] = bytes.fromhex(log.trace_id) or None
+    return tuple(values)

@@ -1,0 +1,97 @@
+"""What a verification can find wrong, each with a fixed reason code."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from typing import Final, NamedTuple
+
+import apsw
+
+__all__ = ["CODES", "UNREADABLE", "Fault", "Faults", "describe", "unreadable_is_a_fault"]
+
+CODES: Final = {
+    "application-id": "the file's application id is not that of an archive",
+    "column": "a column does not say what the record's bytes say",
+    "content": "a record's bytes or salt are missing, or the bytes are no log record",
+    "cursor": "a destination's cursor or times are out of bounds",
+    "damaged": "SQLite's own check of the file's structure fails",
+    "dead-letter": "a dead letter names no known destination or record, or is out of bounds",
+    "export-differs": "a record of the collector's file is not the one of the archive",
+    "export-missing": "the archive holds a delivered record that the collector's file lacks",
+    "export-unknown": "the collector's file holds a record of this archive that the archive lacks",
+    "folded": "the mark up to which records were folded is no number, or lies beyond the end",
+    "kind": "a record is of a kind that does not exist",
+    "leaf": "a leaf is not the hash of its record",
+    "meta": "the archive's id, its time of creation or another entry was changed, added or removed",
+    "missing": "records are missing from the sequence",
+    "node": "a node of the tree is not the hash of what is below it",
+    "posting": "the look-up table lacks an entry, or has one that no record accounts for",
+    "record-id": "a record's id is not 16 bytes",
+    "resource": "a resource is not what its digest says, is missing, or no record refers to it",
+    "root": "the tree had another root when it was noted: history was rewritten",
+    "schema": "a table, index, view or trigger was added, changed or removed",
+    "schema-version": "the file's schema version is not that of its tables",
+    "sequence": "a record's sequence is below 1",
+    "truncated": "the tree was larger when its root was noted: records were cut off, or an older copy was restored",
+    "unreadable": "SQLite cannot read what belongs here",
+    "zone": "the range of times of some records is not theirs",
+}
+"""All reason codes and what they mean."""
+
+# What a damaged or edited file makes SQLite raise. A lock, a lack of memory or of permission says nothing about it.
+UNREADABLE: Final = (apsw.CorruptError, apsw.NotADBError, apsw.IOError, apsw.SQLError, UnicodeDecodeError)
+
+
+class Fault(NamedTuple):
+    """One thing that is wrong.
+
+    Args:
+        code: One of `CODES`.
+        place: What it is about, e.g. ``record 17``.
+        detail: What was found there; never what a client sent.
+    """
+
+    code: str
+    place: str
+    detail: str
+
+
+class Faults:
+    """Gathers faults; keeps the first ones and counts the others.
+
+    Args:
+        keep: Most faults that are kept.
+    """
+
+    def __init__(self, keep: int) -> None:
+        self.keep = keep
+        self.kept: list[Fault] = []
+        self.count = 0
+
+    def add(self, code: str, place: str, detail: str = "") -> None:
+        """Note a fault."""
+        self.count += 1
+        if len(self.kept) < self.keep:
+            self.kept.append(Fault(code, place, detail or CODES[code]))
+
+    def extend(self, kept: Iterable[Fault], count: int) -> None:
+        """Note what another one gathered."""
+        self.count += count
+        self.kept.extend(list(kept)[: self.keep - len(self.kept)])
+
+
+@contextlib.contextmanager
+def unreadable_is_a_fault(faults: Faults, place: str) -> Iterator[None]:
+    """Turn what a damaged or edited file makes SQLite raise into a fault; what is left of the block is not done."""
+    try:
+        yield
+    except UNREADABLE as error:
+        faults.add("unreadable", place, describe(error))
+
+
+def describe(error: Exception) -> str:
+    """Return an error as one line that quotes nothing that a client sent."""
+    if isinstance(error, UnicodeDecodeError):
+        return "text that is no UTF-8"
+    return f"SQLite: {error}"

@@ -1,0 +1,245 @@
+"""Verifies a span of records: each row against its bytes, and the part of the tree above them.
+
+A span begins at a multiple of its length, a power of two, so that the records in it make one complete subtree, whatever
+lies before: spans can be verified in any order and by several processes, and are joined afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NamedTuple
+
+import apsw
+
+from otel_audit.archive.derive import DERIVED, Deriver
+from otel_audit.archive.faults import UNREADABLE, Fault, Faults, describe
+from otel_audit.archive.leaf import EVENT, commitment, header_digest, leaf_hash
+from otel_audit.archive.merkle import Frontier, peak_ends
+
+__all__ = ["LENGTH", "Span", "SpanResult", "check_span"]
+
+LENGTH: Final = 32_768
+"""Records of a span: some 0.3 s of work, in one transaction."""
+
+_ROWS: Final = f"SELECT sequence, kind, {', '.join(DERIVED)}, record_id, resource, leaf, node, salt, otlp FROM record"
+_PLACEHOLDER: Final = bytes(32)
+"""In the place of a leaf that cannot be known: the tree goes on, and what is above it is not compared."""
+_IMPOSSIBLE: Final = (ValueError, TypeError, AttributeError, OverflowError)
+"""What values that no column of an archive can hold make the hashing raise."""
+
+
+class Span(NamedTuple):
+    """A range of sequences.
+
+    Args:
+        start: What precedes the span, a multiple of its length.
+        first: The first record to verify; after ``start + 1`` where the nodes before it are taken as they are.
+        last: The last record to verify.
+        length: How many records the span has when it is complete, a power of two.
+        lookups: Where to begin with the postings and zones of the run that ends with this span; 0: they are not its.
+        sizes: Sizes of the tree within the span for which its root is wanted.
+    """
+
+    start: int
+    first: int
+    last: int
+    length: int
+    lookups: int
+    sizes: tuple[int, ...] = ()
+
+
+class SpanResult(NamedTuple):
+    """What was found in a span.
+
+    Args:
+        span: The span.
+        valid: Records without a fault.
+        invalid: Records with one.
+        missing: Sequences without a record.
+        peaks: Roots of the complete subtrees of its tree; None where leaves are not known.
+        peaks_at: Likewise at each of the sizes that were asked for.
+        bad: The last sequence with a leaf that is not as stored; 0 for none.
+        end_node: The node of the last record, where it covers more than this span; else None.
+        resources: Ids of the resources that the records refer to.
+        faults: The faults that were kept.
+        fault_count: How many faults there are.
+    """
+
+    span: Span
+    valid: int
+    invalid: int
+    missing: int
+    peaks: list[bytes] | None
+    peaks_at: dict[int, list[bytes]]
+    bad: int
+    end_node: bytes | None
+    resources: frozenset[int]
+    faults: list[Fault]
+    fault_count: int
+
+
+def check_span(connection: apsw.Connection, span: Span, keep: int) -> SpanResult:
+    """Verify a span of records.
+
+    Args:
+        connection: Reads the archive.
+        span: The span.
+        keep: Most faults to keep.
+    """
+    return _Check(connection, span, keep).result()
+
+
+class _Check:
+    def __init__(self, connection: apsw.Connection, span: Span, keep: int) -> None:
+        self._connection = connection
+        self._span = span
+        self._faults = Faults(keep)
+        self._derive = Deriver().columns
+        self._headers = _headers(connection)
+        self._used: set[int] = set()
+        self._valid = self._invalid = self._missing = self._bad = 0
+        self._broken = False
+        self._end_node: bytes | None = None
+        self._peaks_at: dict[int, list[bytes]] = {}
+        self._tree = self._tree_before()
+
+    def result(self) -> SpanResult:
+        span, expected = self._span, self._span.first
+        sizes = frozenset(span.sizes)
+        for row in _rows(self._connection, span):
+            sequence = row[0]
+            if sequence != expected:
+                if sequence < expected:
+                    # Only a damaged tree of pages gives rows out of order.
+                    self._faults.add("damaged", f"record {sequence}", "rows are out of order")
+                    continue
+                self._skip(expected, sequence - 1)
+            expected = sequence + 1
+            if len(row) == 2:
+                self._unreadable(sequence, row[1])
+            else:
+                self._row(row)
+            if sequence in sizes and not self._broken:
+                self._peaks_at[sequence] = self._tree.peaks.copy()
+        self._skip(expected, span.last)
+        return SpanResult(
+            span, self._valid, self._invalid, self._missing, None if self._broken else self._tree.peaks,
+            self._peaks_at, self._bad, self._end_node, frozenset(self._used), self._faults.kept, self._faults.count,
+        )  # fmt: skip
+
+    def _tree_before(self) -> Frontier:
+        """Return the tree of the span's records before the first one to verify, from the nodes that are stored."""
+        size = self._span.first - 1 - self._span.start
+        peaks = []
+        for end in peak_ends(size):
+            node = self._connection.execute(
+                "SELECT coalesce(node, leaf) FROM record WHERE sequence = ?", (self._span.start + end,)
+            ).get
+            self._broken = self._broken or not isinstance(node, bytes)
+            peaks.append(node if isinstance(node, bytes) else _PLACEHOLDER)
+        return Frontier(size, peaks)
+
+    def _skip(self, first: int, last: int) -> None:
+        """Note that there are no such records."""
+        if first > last:
+            return
+        where = f"record {first}" if first == last else f"records {first} to {last}"
+        self._faults.add("missing", where, "not there")
+        self._missing += last - first + 1
+        self._broken, self._bad = True, last
+        for _ in range(first, last + 1):
+            self._tree.push(_PLACEHOLDER)
+
+    def _unreadable(self, sequence: int, error: Exception) -> None:
+        self._faults.add("unreadable", f"record {sequence}", describe(error))
+        self._invalid += 1
+        self._broken, self._bad = True, sequence
+        self._tree.push(_PLACEHOLDER)
+
+    def _row(self, row: tuple[Any, ...]) -> None:
+        """Verify one row, and let the tree grow by it."""
+        sequence, kind, record_id, resource, stored, node, salt, otlp = row[0], row[1], *row[12:]
+        columns, count = row[2:12], self._faults.count
+        self._used.add(resource)
+        leaf = None
+        try:
+            if otlp is None or salt is None:
+                raise ValueError("its content is missing")
+            values = self._derive(otlp, columns)
+            header = self._headers.get(resource)
+            if header is not None:
+                content = commitment(salt, header, otlp)
+                leaf = leaf_hash(EVENT, sequence, values[1], record_id, values[2], values[5], content)
+            else:
+                self._faults.add("resource", f"record {sequence}", f"there is no resource {resource}")
+        except _IMPOSSIBLE as error:
+            self._faults.add("content", f"record {sequence}", _reason(error))
+        else:
+            if values != columns:
+                self._columns(sequence, columns, values)
+        if kind != EVENT:
+            self._faults.add("kind", f"record {sequence}", f"kind {kind}")
+        if not isinstance(record_id, bytes) or len(record_id) != 16:
+            self._faults.add("record-id", f"record {sequence}")
+        if leaf is not None and leaf != stored:
+            self._faults.add("leaf", f"record {sequence}")
+            self._bad = sequence
+        self._grow(sequence, stored if leaf is None else leaf, node)
+        if self._faults.count == count:
+            self._valid += 1
+        else:
+            self._invalid += 1
+
+    def _grow(self, sequence: int, leaf: Any, node: Any) -> None:
+        """Let the tree grow by a leaf, and compare the node that is stored with it."""
+        if not isinstance(leaf, bytes):
+            leaf, self._broken, self._bad = _PLACEHOLDER, True, sequence
+        expected = self._tree.push(leaf)
+        if sequence & 1:
+            if node is not None:
+                self._faults.add("node", f"record {sequence}", "a node where there is none to keep")
+            return
+        width = sequence & -sequence
+        if width > self._span.length and sequence == self._span.start + self._span.length:
+            self._end_node = node if isinstance(node, bytes) else b""
+        elif node != expected and self._bad <= sequence - width:
+            self._faults.add("node", f"record {sequence}")
+
+    def _columns(self, sequence: int, stored: tuple[Any, ...], derived: tuple[Any, ...]) -> None:
+        differing = [name for name, a, b in zip(DERIVED, stored, derived, strict=True) if a != b]
+        self._faults.add("column", f"record {sequence}", ", ".join(differing))
+
+
+def _reason(error: Exception) -> str:
+    # The texts of other errors may quote values.
+    return str(error) if type(error) is ValueError else "its values cannot be those of a record"
+
+
+def _headers(connection: apsw.Connection) -> Mapping[int, bytes]:
+    """Return the digest of each resource, made anew."""
+    found = {}
+    for number, resource, scope in connection.execute("SELECT id, resource, scope FROM resource"):
+        if isinstance(resource, bytes) and isinstance(scope, bytes):
+            found[int(number)] = header_digest(resource, scope)
+    return found
+
+
+def _rows(connection: apsw.Connection, span: Span) -> Iterator[tuple[Any, ...]]:
+    """Iterate over rows; one that cannot be read comes as its sequence and the error."""
+    position = span.first
+    try:
+        for row in connection.execute(f"{_ROWS} WHERE sequence BETWEEN ? AND ? ORDER BY sequence", span[1:3]):
+            yield row
+            position = row[0] + 1
+        return
+    except UNREADABLE:
+        pass
+    # Some page, or some text, cannot be read. Whatever can be is verified.
+    while position <= span.last:
+        try:
+            found = connection.execute(f"{_ROWS} WHERE sequence = ?", (position,)).fetchall()
+        except UNREADABLE as error:
+            yield position, error
+        else:
+            yield from found
+        position += 1

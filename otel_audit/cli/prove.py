@@ -1,0 +1,48 @@
+"""``otel-audit prove``: writes a proof that somebody without the archive can check."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from otel_audit.archive.query import open_archive
+from otel_audit.cli.checking import CheckingCommand
+from otel_audit.cli.options import archive_option, chosen_archive
+from otel_audit.cli.safe import json_text
+
+__all__ = ["command"]
+
+_SEQUENCE = click.IntRange(1, 2**63 - 1)
+
+
+@click.command(cls=CheckingCommand, short_help="Prove that a record is in the archive.")
+@click.argument("sequence", type=_SEQUENCE, required=False, metavar="[SEQUENCE]")
+@click.option("--size", type=_SEQUENCE, help="Size of the tree to prove it in.  [default: the present one]")
+@click.option(
+    "--consistency",
+    type=(_SEQUENCE, _SEQUENCE),
+    metavar="OLD NEW",
+    help="In place of a record: prove that the tree of NEW records extends the one of OLD.",
+)
+@archive_option
+def command(
+    *, archive: str | None, sequence: int | None, size: int | None, consistency: tuple[int, int] | None
+) -> None:
+    """Write a proof that the record SEQUENCE is in the archive's tree, as JSON with all that is needed to check it.
+
+    The proof holds the whole record. otel-audit verify-proof checks it, without the archive, against a noted root.
+    """
+    if (sequence is None) == (consistency is None):
+        raise click.UsageError("give either SEQUENCE or --consistency OLD NEW", click.get_current_context())
+    if size is not None and sequence is None:
+        raise click.UsageError("--size is for a record", click.get_current_context())
+    from otel_audit.archive.proof import prove_consistency, prove_inclusion  # start-up time
+
+    with open_archive(chosen_archive(archive)) as opened:
+        if sequence is not None:
+            proof = prove_inclusion(opened, sequence, size)
+        else:
+            assert consistency is not None  # noqa: S101 - one of them was given
+            proof = prove_consistency(opened, *consistency)
+    sys.stdout.write(json_text(proof, indent=2) + "\n")

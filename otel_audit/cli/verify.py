@@ -1,0 +1,144 @@
+"""``otel-audit verify``: whether every record is still what was recorded."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from otel_audit.archive.query import open_archive
+from otel_audit.cli.checking import CheckingCommand, progress_bar, root_option
+from otel_audit.cli.options import archive_option, chosen_archive
+from otel_audit.cli.safe import escape, json_text
+from otel_audit.cli.terminal import standard_output
+from otel_audit.cli.values import Beginning
+from otel_audit.record import rfc3339
+
+if TYPE_CHECKING:
+    from otel_audit.archive.against import Comparison
+    from otel_audit.archive.verify import Report, Root, Since
+
+__all__ = ["command"]
+
+
+@click.command(cls=CheckingCommand, short_help="Check that nothing was changed.")
+@click.option(
+    "--since",
+    type=Beginning(),
+    default="1",
+    metavar="SEQUENCE|TIME",
+    help="Check the records from here on: a sequence, or a time of recording as for show. The tree before it is taken"
+    " as it is.  [default: 1]",
+)
+@root_option
+@click.option(
+    "--against",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Compare with what a collector received: the lines that its file exporter wrote as OTLP/JSON.",
+)
+@click.option("--jobs", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes to use.")
+@click.option(
+    "--limit",
+    type=click.IntRange(0, 1_000_000),
+    default=100,
+    show_default=True,
+    help="Most faults to list; all are counted.",
+)
+@click.option(
+    "-o", "--output", "form", type=click.Choice(("text", "json")), default="text", help="Form.  [default: text]"
+)
+@archive_option
+def command(
+    *,
+    archive: str | None,
+    since: Since,
+    roots: tuple[Root, ...],
+    against: str | None,
+    jobs: int,
+    limit: int,
+    form: str,
+) -> int:
+    """Check that every record, the tree above them and all that is derived from them are what they were.
+
+    Works beside running applications. What was cut off the end, or written anew together with its hashes, shows only by
+    a root that was noted earlier (--root), or by what a collector received (--against). Exits with 0 where all is
+    intact, 1 where something was changed, 2 where the archive cannot be read, 3 on wrong usage.
+    """
+    from otel_audit.archive.verify import verify  # start-up time
+
+    path = chosen_archive(archive)
+    with progress_bar("verifying") as progress:
+        report = verify(path, since=since, roots=roots, jobs=jobs, progress=progress, keep=limit)
+    comparison = None if against is None else _compare(path, against, limit)
+    standard_output()
+    if form == "json":
+        sys.stdout.write(json_text(_json(report, comparison), indent=2) + "\n")
+    else:
+        for line in _text(report, comparison):
+            sys.stdout.write(line + "\n")
+    return 0 if report.intact and (comparison is None or not comparison.fault_count) else 1
+
+
+def _compare(path: Path, file: str, limit: int) -> Comparison:
+    from otel_audit.archive.against import compare  # start-up time
+
+    with open_archive(path) as archive, progress_bar("comparing") as progress:
+        return compare(archive, Path(file), keep=limit, progress=progress)
+
+
+def _asked(since: Since) -> str:
+    return str(since.sequence) if since.observed is None else rfc3339(since.observed)
+
+
+def _text(report: Report, comparison: Comparison | None) -> Iterator[str]:
+    yield f"archive     {escape(report.archive)}"
+    yield f"archive id  {escape(report.archive_id)}"
+    yield f"asked       {_asked(report.asked)} to the end"
+    yield f"found       {f'{report.first} to {report.last}' if report.first <= report.last else 'no records'}"
+    yield f"records     {report.valid} valid, {report.invalid} invalid, {report.missing} missing"
+    yield f"root        {'none' if report.root is None else f'{report.last}:{report.root.hex()}'}"
+    for check in report.roots:
+        yield f"noted root  {check.noted.size} {'holds' if check.holds else 'does not hold'}"
+    if comparison is not None:
+        came = f"{comparison.matching} match, {comparison.missing} missing, {comparison.waiting} not delivered yet"
+        yield f"collector   {came}, {comparison.foreign} of others"
+    count = report.fault_count + (comparison.fault_count if comparison is not None else 0)
+    yield f"faults      {count or 'none'}"
+    faults = [*report.faults, *(comparison.faults if comparison is not None else ())]
+    for fault in faults:
+        yield escape(f"{fault.code}: {fault.place}: {fault.detail}")
+    if count > len(faults):
+        yield f"... and {count - len(faults)} more"
+
+
+def _json(report: Report, comparison: Comparison | None) -> dict[str, Any]:
+    faults = [*report.faults, *(comparison.faults if comparison is not None else ())]
+    count = report.fault_count + (comparison.fault_count if comparison is not None else 0)
+    return {
+        "archive": report.archive,
+        "archive_id": report.archive_id,
+        "intact": not count,
+        "asked": _asked(report.asked),
+        "first": report.first,
+        "last": report.last,
+        "valid": report.valid,
+        "invalid": report.invalid,
+        "missing": report.missing,
+        "root": None if report.root is None else report.root.hex(),
+        "roots": [
+            {"size": check.noted.size, "root": check.noted.hash.hex(), "holds": check.holds} for check in report.roots
+        ],
+        "collector": comparison
+        and {
+            "matching": comparison.matching,
+            "missing": comparison.missing,
+            "waiting": comparison.waiting,
+            "foreign": comparison.foreign,
+        },
+        "fault_count": count,
+        "faults": [{"code": fault.code, "place": fault.place, "detail": fault.detail} for fault in faults],
+    }
