@@ -84,6 +84,12 @@ class Config:
         on_failure: OnFailure | None = None,
         block_timeout: float = 30.0,
         processors: Iterable[Processor] = (),
+        geoip: str | os.PathLike[str] | None = None,
+        redact: bool | Iterable[str] | None = None,
+        ip_prefix: int | tuple[int, int] | None = None,
+        drop_ip: bool | None = None,
+        pseudonym_key: bytes | str | os.PathLike[str] | None = None,
+        pseudonymise: Iterable[str] | None = None,
         event_types: Iterable[EventType] = (),
         resource: Mapping[str, Value] | Resource | None = None,
         endpoint: str | None = None,
@@ -104,6 +110,14 @@ class Config:
             on_failure: ``OTEL_AUDIT_ON_FAILURE``; default ``raise``.
             block_timeout: Seconds that a call may wait for the disk.
             processors: structlog processors.
+            geoip: ``OTEL_AUDIT_GEOIP``: a database in MaxMind's format, see `otel_audit.privacy.locate`.
+            redact: ``OTEL_AUDIT_REDACT``: whether to take out secrets, or further keys of secrets.
+            ip_prefix: ``OTEL_AUDIT_IP_PREFIX_V4``, ``…_V6``: bits of addresses to keep; one number is IPv4's, with 48
+                for IPv6.
+            drop_ip: ``OTEL_AUDIT_DROP_IP``: whether to keep no address at all.
+            pseudonym_key: ``OTEL_AUDIT_PSEUDONYM_KEY`` (a path): bytes, or the path of the key's file.
+            pseudonymise: ``OTEL_AUDIT_PSEUDONYMISE``: fields to put pseudonyms in place of; with a key the default is
+                user, user id and actor.
             event_types: The application's own event types.
             resource: Resource attributes, beside ``OTEL_SERVICE_NAME`` and ``OTEL_RESOURCE_ATTRIBUTES``.
             endpoint: Base URL of an OTLP collector, as in ``OTEL_EXPORTER_OTLP_ENDPOINT``.
@@ -145,7 +159,15 @@ class Config:
             durability=_choice("durability", durability, environ, Durability, "commit"),
             on_failure=_choice("on_failure", on_failure, environ, OnFailure, "raise"),
             block_timeout=_positive("block_timeout", block_timeout),
-            processors=_processors(processors),
+            processors=_with_privacy(
+                _processors(processors),
+                geoip=geoip if geoip is not None else environ.get("OTEL_AUDIT_GEOIP") or None,
+                redact=_redaction(redact, environ),
+                prefixes=_prefixes(ip_prefix, environ),
+                drop_ip=_flag("drop_ip", drop_ip, environ),
+                key=pseudonym_key if pseudonym_key is not None else environ.get("OTEL_AUDIT_PSEUDONYM_KEY") or None,
+                fields=_fields(pseudonymise, environ),
+            ),
             event_types=_tuple("event_types", event_types),
             resource=_resource(resource, environ),
             otlp=otlp,
@@ -222,6 +244,91 @@ def _processors(given: Iterable[Processor]) -> tuple[Processor, ...]:
         if not callable(processor):
             raise ConfigError(f"processors holds {processor!r}", "a structlog processor is a callable")
     return processors
+
+
+def _with_privacy(
+    processors: tuple[Processor, ...],
+    *,
+    geoip: Any,
+    redact: tuple[str, ...] | None,
+    prefixes: tuple[int, int] | None,
+    drop_ip: bool,
+    key: Any,
+    fields: tuple[str, ...] | None,
+) -> tuple[Processor, ...]:
+    """Return the application's processors and, behind them, the measures of privacy in the order that they need."""
+    if fields and key is None:
+        raise ConfigError("pseudonymise has fields and no key", "give pseudonym_key= or OTEL_AUDIT_PSEUDONYM_KEY")
+    chosen = geoip is not None or redact is not None or prefixes is not None or drop_ip or key is not None
+    if not chosen and not processors:
+        return processors
+    from otel_audit import privacy  # start-up time: for those who ask for it
+
+    own = list(processors)
+    if geoip is not None:
+        own.append(privacy.locate(geoip))
+    if redact is not None:
+        own.append(privacy.redact([*privacy.DEFAULT_KEYS, *redact]))
+    if drop_ip:
+        own.append(privacy.drop_ip())
+    elif prefixes is not None:
+        own.append(privacy.truncate_ip(*prefixes))
+    if key is not None and fields != ():
+        own.append(privacy.pseudonymise(key) if fields is None else privacy.pseudonymise(key, fields))
+    return privacy.merged(own)
+
+
+def _flag(name: str, given: Any, environ: Mapping[str, str]) -> bool:
+    if given is not None:
+        if not isinstance(given, bool):
+            raise ConfigError(f"{name}={given!r} is no bool", "use True or False")
+        return given
+    variable = f"OTEL_AUDIT_{name.upper()}"
+    text = environ.get(variable, "").strip().lower()
+    if text not in {"", "true", "false"}:
+        raise ConfigError(f"{variable}={text!r} is unknown", "use true or false")
+    return text == "true"
+
+
+def _redaction(given: Any, environ: Mapping[str, str]) -> tuple[str, ...] | None:
+    """Return the keys beside the default ones, None where nothing is taken out."""
+    if given is None:
+        text = environ.get("OTEL_AUDIT_REDACT", "").strip()
+        given = _names(text) if text.lower() not in {"", "true", "false"} else text.lower() == "true"
+    if isinstance(given, bool):
+        return () if given else None
+    if isinstance(given, str):
+        raise ConfigError(f"redact={given!r} is one text", f"give a bool, or a sequence: redact=[{given!r}]")
+    return _tuple("redact", given)
+
+
+def _prefixes(given: Any, environ: Mapping[str, str]) -> tuple[int, int] | None:
+    """Return the bits to keep of IPv4 and IPv6 addresses: where one is given, the other is shortened, too."""
+    if given is None:
+        texts = [environ.get(f"OTEL_AUDIT_IP_PREFIX_{version}", "").strip() for version in ("V4", "V6")]
+        if not any(texts):
+            return None
+        for version, text in zip(("V4", "V6"), texts, strict=True):
+            if text and not (text.isascii() and text.isdecimal() and len(text) < 4):
+                raise ConfigError(f"OTEL_AUDIT_IP_PREFIX_{version}={text!r} is no number", "give the bits to keep")
+        return int(texts[0] or 24), int(texts[1] or 48)
+    if type(given) is int:
+        return given, 48
+    if not isinstance(given, tuple) or len(given) != 2:
+        raise ConfigError(f"ip_prefix={given!r} cannot be used", "give the bits to keep: 24, or (24, 48) with IPv6's")
+    return given
+
+
+def _fields(given: Any, environ: Mapping[str, str]) -> tuple[str, ...] | None:
+    if given is None:
+        return _names(environ.get("OTEL_AUDIT_PSEUDONYMISE", "")) or None
+    if isinstance(given, str):
+        raise ConfigError(f"pseudonymise={given!r} is one text", f"give a sequence: pseudonymise=[{given!r}]")
+    return _tuple("pseudonymise", given)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _resource(given: Mapping[str, Value] | Resource | None, environ: Mapping[str, str]) -> dict[str, Value]:

@@ -104,6 +104,10 @@ def _add_session(parts: list[bytes], session: Session) -> None:
         parts.append(_network_origin(str(session.ip)))
     if session.client is not None:
         parts.append(_repeated(keys.USER_AGENT_ORIGINAL, session.client))
+    if session.country is not None:
+        parts.append(_repeated(keys.GEO_COUNTRY_ISO_CODE, session.country))
+    if session.continent is not None:
+        parts.append(_repeated(keys.GEO_CONTINENT_CODE, session.continent))
 
 
 @lru_cache(4096)
@@ -374,7 +378,14 @@ def _optional(value: Value) -> str | None:
 def _read_session(attributes: Mapping[str, Value]) -> Session | None:
     values = [
         _optional(attributes.get(key))
-        for key in (keys.SESSION_ID, keys.SESSION_TYPE, keys.CLIENT_ADDRESS, keys.USER_AGENT_ORIGINAL)
+        for key in (
+            keys.SESSION_ID,
+            keys.SESSION_TYPE,
+            keys.CLIENT_ADDRESS,
+            keys.USER_AGENT_ORIGINAL,
+            keys.GEO_COUNTRY_ISO_CODE,
+            keys.GEO_CONTINENT_CODE,
+        )
     ]
     return None if all(value is None for value in values) else Session(*values)
 

@@ -68,6 +68,12 @@ class AuditProvider:
         on_failure: OnFailure | None = None,
         block_timeout: float = 30.0,
         processors: Iterable[Processor] = (),
+        geoip: str | os.PathLike[str] | None = None,
+        redact: bool | Iterable[str] | None = None,
+        ip_prefix: int | tuple[int, int] | None = None,
+        drop_ip: bool | None = None,
+        pseudonym_key: bytes | str | os.PathLike[str] | None = None,
+        pseudonymise: Iterable[str] | None = None,
         event_types: Iterable[EventType] = (),
         resource: Mapping[str, Value] | Resource | None = None,
         exporters: Mapping[str, LogRecordExporter] | None = None,
@@ -77,7 +83,9 @@ class AuditProvider:
             archive=archive, endpoint=endpoint, protocol=protocol, headers=headers, timeout=timeout,
             compression=compression,
             host=host, profile=profile, durability=durability, on_failure=on_failure, block_timeout=block_timeout,
-            processors=processors, event_types=event_types, resource=resource, exporters=exporters, ship=ship,
+            processors=processors, geoip=geoip, redact=redact, ip_prefix=ip_prefix, drop_ip=drop_ip,
+            pseudonym_key=pseudonym_key, pseudonymise=pseudonymise, event_types=event_types,
+            resource=resource, exporters=exporters, ship=ship,
         )  # fmt: skip
         self.config = config
         self.catalog = Catalog(config.event_types)
