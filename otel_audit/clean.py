@@ -14,6 +14,7 @@ A mark reads ``field:what[:detail…]``:
 ``session.ip:not-an-address``      neither IPv4 nor IPv6
 ``timestamp:future``               later than the moment of recording
 ``timestamp:out-of-range:-1``      not between 1970 and 2262; the moment of recording took its place
+``user:long:70000``                more characters than the processors of `otel_audit.privacy` look at; the rest was left out
 ``session.ip:truncated``           the processors of `otel_audit.privacy`; also ``dropped``, ``pseudonym``, ``redacted``
 =================================  =====================================================================
 """
@@ -135,8 +136,8 @@ class Cleaner:
         return field
 
     def _key(self, key: Any, name: str) -> str:  # noqa: ARG002 - for `otel_audit.privacy`
-        """Return the text of an entry's key; `name` is where the entry stands."""
-        return str.__str__(key) if isinstance(key, str) else _as_text(key)
+        """Return the text of a field's key; `name` is its group."""
+        return _key_text(key)
 
     def _entry(self, key: Any, value: Any, name: str) -> Any:  # noqa: ARG002 - for `otel_audit.privacy`
         """Return what is recorded as the value of an entry."""
@@ -194,7 +195,7 @@ class Cleaner:
         for key, item in islice(value.items(), MAX_ITEMS):
             if self._room <= 0:
                 break
-            text = self._key(key, name)
+            text = _key_text(key)
             clean = _free(self.text(text, name, 1024), kept)
             self._room -= len(clean)
             if clean != text or not isinstance(key, str):
@@ -236,6 +237,10 @@ def _free(name: str, taken: Mapping[str, Value]) -> str:
 
 def _type_name(value: Any) -> str:
     return type(value).__name__[:128]
+
+
+def _key_text(key: Any) -> str:
+    return str.__str__(key) if isinstance(key, str) else _as_text(key)
 
 
 def _as_text(value: Any) -> str:

@@ -24,7 +24,7 @@ _IN_TEXT: Final = re.compile(
     r"(?<![\w.])(?<!\w/)(?:\d{1,3}(?:\.\d{1,3}){3}(?![\w]|\.\d)"
     r"|(?=[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:)(?<!:)[0-9A-Fa-f:]{1,38}(?:[0-9A-Fa-f]|::)(?:\.\d{1,3}){0,3}"
     r"(?:%\w{1,16})?(?!\w|:\w))"
-    r"(?:/\d{1,3}(?![\d.]))?",
+    r"(?:/\d{1,3}(?!\d|\.\d))?",
     re.ASCII,
 )
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
@@ -84,6 +84,8 @@ class _Addresses(Rule):
     def session(self, session: Session, scrubber: Scrubber) -> Session:
         """Return the session with what is kept of its address."""
         given: Any = session.ip
+        if "session.ip:pseudonym" in scrubber.marks:
+            return session
         if self.keeps_all() or not isinstance(given, (str, ipaddress.IPv4Address, ipaddress.IPv6Address)):
             return session  # another type is refused when the record is built
         text = str.__str__(given) if isinstance(given, str) else str(given)
@@ -95,7 +97,7 @@ class _Addresses(Rule):
         found = [self.kept(address) for address in addresses if address is not None]
         networks = [network for network in found if network is not None]
         kept = ", ".join(networks) if networks and len(networks) == len(parts) else None
-        if kept == text or scrubber.done_before("session.ip:pseudonym"):
+        if kept == text:
             return session
         word = self.word if kept is not None else "dropped"
         scrubber.mark(f"session.ip:{word}")

@@ -137,21 +137,28 @@ class Pseudonymise(Rule):
             if isinstance(value, str) and value and not scrubber.done_before(f"custom.{group}.{name}:{self.word}"):
                 scrubber.mention(str.__str__(value), self._pseudonyms(value), self.word)
 
-    def session(self, session: Session, scrubber: Scrubber) -> Session:  # noqa: ARG002
-        """Return the session with its address as text, which `text` takes then."""
-        if "session.ip" not in self._fields or not isinstance(session.ip, (IPv4Address, IPv6Address)):
+    def session(self, session: Session, scrubber: Scrubber) -> Session:
+        """Return the session with the pseudonym of its address."""
+        given: Any = session.ip
+        mark = f"session.ip:{self.word}"
+        if "session.ip" not in self._fields or not isinstance(given, (str, IPv4Address, IPv6Address)):
             return session
-        return session._replace(ip=str(session.ip))
+        text = str.__str__(given) if isinstance(given, str) else str(given)
+        if not text or mark in scrubber.marks:
+            return session
+        pseudonym = self._pseudonyms(text)
+        scrubber.mark(mark)
+        for form in {text, canonical_address(text) or text}:
+            scrubber.mention(form, pseudonym, self.word)
+        return session._replace(ip=pseudonym)
 
     def text(self, text: str, name: str, scrubber: Scrubber) -> str:
         """Return the pseudonym of a field, and any other text as it is."""
-        if not text or name not in self._fields or scrubber.done_before(f"{name}:{self.word}"):
+        if not text or name not in self._fields or name == "session.ip" or scrubber.done_before(f"{name}:{self.word}"):
             return text
         pseudonym = self._pseudonyms(text)
         if not name.startswith("custom."):
             scrubber.mention(text, pseudonym, self.word)
-            if name == "session.ip" and (address := canonical_address(text)) is not None:
-                scrubber.mention(address, pseudonym, self.word)
         return pseudonym
 
     def number(self, value: int, name: str) -> str | None:

@@ -82,11 +82,13 @@ class Redact(Rule):
     def __init__(self, keys: Iterable[str], patterns: Iterable[re.Pattern[str]], *, cards: bool) -> None:
         self._patterns = tuple(patterns)
         self._cards = cards
+        keys = tuple(keys)
         normal = {_normal(key) for key in keys}
         self._whole = frozenset(key for key in normal if len(key) <= _SHORT)
         self._ends = tuple(key for key in normal if len(key) > _SHORT)
         self._secret = lru_cache(4096)(self._names_a_secret)
         self._in_text = _behind_keys(keys)
+        self._hints = frozenset(re.split(r"[\W_]+", key.casefold().strip("_-. "))[0] for key in keys)
 
     def secret(self, key: str) -> bool:
         """Tell whether a key's last words are a secret's."""
@@ -105,8 +107,12 @@ class Redact(Rule):
 
     def text(self, text: str, name: str, scrubber: Scrubber) -> str:  # noqa: ARG002
         """Return a text without secrets."""
-        for pattern in self._in_text:
-            text = pattern.sub(_behind_key, text)
+        # Looking for a word takes a twentieth of the time that the patterns take.
+        if "=" in text or ":" in text or "%3" in text:
+            folded = text.casefold()
+            if any(hint in folded for hint in self._hints):
+                for pattern in self._in_text:
+                    text = pattern.sub(_behind_key, text)
         for pattern in self._patterns:
             text = pattern.sub(_found, text)
         return _CARD.sub(_card, text) if self._cards else text

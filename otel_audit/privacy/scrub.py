@@ -15,6 +15,8 @@ from otel_audit.record import PSEUDONYM, Actor, Session, Target, Value
 __all__ = ["Privacy", "Rule", "Scrubber", "merged"]
 
 _ADDRESS: Final = re.compile(r"[0-9.]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
+_LONGEST: Final = 4 * MAX_BYTES
+"""Characters that rules look at: a client that sends megabytes must not keep the processor busy."""
 _SHORT: Final = 8
 """Texts below this length are looked for as whole words: `in` is a user's name, too, and part of many others."""
 
@@ -85,7 +87,10 @@ class Scrubber(Cleaner):
                 self._pattern = None
 
     def through_rules(self, text: str, name: str) -> str:
-        """Return a text after all rules."""
+        """Return a text after all rules; what is far longer than what is kept is cut first."""
+        if len(text) > _LONGEST:
+            self.mark(f"{name}:long:{len(text)}")
+            text = text[:_LONGEST]
         for rule in self._rules:
             kept = rule.text(text, name, self)
             if kept != text:
