@@ -14,7 +14,7 @@ A mark reads ``field:what[:detail…]``:
 ``session.ip:not-an-address``      neither IPv4 nor IPv6
 ``timestamp:future``               later than the moment of recording
 ``timestamp:out-of-range:-1``      not between 1970 and 2262; the moment of recording took its place
-``user:long:70000``                more characters than the processors of `otel_audit.privacy` look at; the rest was left out
+``user:long:70000``                more characters than `otel_audit.privacy` looks at; the rest was left out
 ``session.ip:truncated``           the processors of `otel_audit.privacy`; also ``dropped``, ``pseudonym``, ``redacted``
 =================================  =====================================================================
 """

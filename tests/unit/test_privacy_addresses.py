@@ -182,7 +182,7 @@ def test_wrong_types_are_still_refused(call: dict[str, Any]) -> None:
         recorded(*processors, **call)
 
 
-PLACES = {
+PLACES: dict[str, dict[str, Any]] = {
     "203.0.113.0/24": {"country": {"iso_code": "DE"}, "continent": {"code": "EU"}},
     "198.51.100.0/24": {"country_code": "JP", "continent_code": "AS"},
     "192.0.2.0/24": {"country": "US", "continent": {"names": {"en": "North America"}}},
