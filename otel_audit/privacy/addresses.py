@@ -70,6 +70,11 @@ def parse(text: str) -> Address | None:
         return None
 
 
+@lru_cache(1024)
+def _forms(address: Address) -> frozenset[str]:
+    return frozenset({str(address.network_address), address.network_address.exploded})
+
+
 class _Addresses(Rule):
     """What both rules share: finds addresses."""
 
@@ -104,7 +109,7 @@ class _Addresses(Rule):
         forms = {text, *(part.strip() for part in parts)}
         for address in addresses:
             if address is not None and address.prefixlen == address.max_prefixlen:
-                forms |= {str(address.network_address), address.network_address.exploded}
+                forms |= _forms(address)
         for form in () if harmless else forms:
             scrubber.mention(form, kept or DROPPED, word)
         return session._replace(ip=kept)
@@ -113,6 +118,8 @@ class _Addresses(Rule):
         """Return a text with what is kept of the addresses in it."""
         if name in {"session.ip", "session.client"} or self.keeps_all():
             # Clients' names are full of versions; the session's own address is found in them all the same.
+            return text
+        if "." not in text and ":" not in text:
             return text
 
         def replaced(match: re.Match[str]) -> str:
@@ -132,6 +139,7 @@ class TruncateIp(_Addresses):
     def __init__(self, v4_prefix: int, v6_prefix: int) -> None:
         self._v4 = v4_prefix
         self._v6 = v6_prefix
+        self._cached = lru_cache(4096)(self._network)
 
     def keeps_all(self) -> bool:
         """Tell whether both prefixes are the whole address."""
@@ -139,11 +147,14 @@ class TruncateIp(_Addresses):
 
     def kept(self, address: Address) -> str | None:
         """Return the network of an address."""
+        return self._cached(address)
+
+    def _network(self, address: Address) -> str:
         if isinstance(address, ipaddress.IPv6Network):
             first = address.network_address
             if first.ipv4_mapped is not None and address.prefixlen >= 96:
                 mapped = ipaddress.IPv4Network((int(first.ipv4_mapped), address.prefixlen - 96), strict=False)
-                return self.kept(mapped)
+                return self._network(mapped)
             # In 6to4 addresses the IPv4 one stands behind the first 16 bits, in those of NAT64 behind 96.
             prefix = min(self._v6, 16 + self._v4) if first.sixtofour is not None else self._v6
             if first in _NAT64:

@@ -61,7 +61,7 @@ class Scrubber(Cleaner):
         marks: What earlier processors altered.
     """
 
-    __slots__ = ("_earlier", "_exempt", "_mentions", "_pattern", "_rules")
+    __slots__ = ("_earlier", "_exempt", "_mentions", "_needles", "_pattern", "_rules")
 
     def __init__(self, rules: Iterable[Rule], marks: Iterable[str]) -> None:
         super().__init__(marks)
@@ -69,6 +69,7 @@ class Scrubber(Cleaner):
         self._earlier = frozenset(self.marks)
         self._exempt: set[str] = set()
         self._mentions: dict[str, tuple[str, str]] = {}
+        self._needles: set[str] = set()
         self._pattern: re.Pattern[str] | None = None
 
     def done_before(self, mark: str) -> bool:
@@ -84,6 +85,7 @@ class Scrubber(Cleaner):
         for form in {text, Cleaner().text(text, "")}:
             if form and form != replacement:
                 self._mentions[form] = (replacement, word)
+                self._needles.add(form.lower())
                 self._pattern = None
 
     def through_rules(self, text: str, name: str) -> str:
@@ -103,7 +105,10 @@ class Scrubber(Cleaner):
         if not self._mentions or PSEUDONYM.fullmatch(text):
             return text
         lower = text.lower()
-        if not any(form.lower() in lower for form in self._mentions):
+        for needle in self._needles:
+            if needle in lower:
+                break
+        else:
             return text  # compiling a pattern takes far longer than this
         forms = sorted(self._mentions, key=len, reverse=True)
         if self._pattern is None:

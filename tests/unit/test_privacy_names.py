@@ -202,6 +202,22 @@ def test_groups_and_harmless_keys() -> None:
     assert record.custom == {"cookies": {"sid": "[redacted]"}, "g": {"n": "[redacted]", "m": 4111111111111112}}
 
 
+class Evasive(dict[str, Any]):
+    """Shows its content to one caller and fails for the next."""
+
+    def items(self) -> Any:
+        raise RuntimeError("no items")
+
+
+def test_a_fault_keeps_neither_the_record_nor_a_secret() -> None:
+    """Where values cannot be gone through at all, the event is recorded without them, and says so."""
+    call: Any = {"user": "alice", "message": "password=x", "custom": Evasive(g={"f": "secret-x"}), "target": "t"}
+    record = recorded(privacy.redact(), bound={"mail": "a@example.net"}, **call)
+    assert (record.user, record.custom, record.target) == (None, {}, None)
+    assert record.message == "user.login.success (success) example.com"
+    assert {"custom:dropped", "user:dropped", "message:dropped"} < {*record.altered}
+
+
 def test_own_keys_and_patterns() -> None:
     """Keys, patterns and cards are what the application says, and wrong ones are refused."""
     own = privacy.redact(["badge"], [r"EMP-\d+", r"pin (?P<secret>\d+)"], cards=False)
