@@ -13,9 +13,9 @@ from otel_audit.privacy.scrub import REDACTED, Privacy, Rule, Scrubber
 __all__ = ["DEFAULT_KEYS", "DEFAULT_PATTERNS", "Redact", "redact"]
 
 DEFAULT_KEYS: Final = (
-    "password", "passwd", "passphrase", "passcode", "pass", "pwd", "pw", "password_confirmation", "password_hash", "secret",
-    "secret_key", "token", "token_value", "api_key", "access_key", "private_key", "signing_key", "authorization",
-    "authorisation", "cookie", "credential", "credentials", "cvc", "cvv", "otp", "pin", "card_number",
+    "password", "passwd", "passphrase", "passcode", "pass", "pwd", "pw", "password_confirmation", "password_hash",
+    "secret", "secret_key", "token", "token_value", "api_key", "access_key", "private_key", "signing_key",
+    "authorization", "authorisation", "cookie", "credential", "credentials", "cvc", "cvv", "otp", "pin", "card_number",
 )  # fmt: skip
 """A key that ends with one of these stands for a secret, in any case and with any separators: ``X-Api-Key``."""
 
