@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -27,9 +28,11 @@ LOGINS = [
     ("alice", "wonderlnad", "Mozilla/5.0 (X11; Linux x86_64)"),
     ("bob", "builder", "Gajim 1.9"),
     ("mallory\x1b[2J\r\nroot", "x", "curl/8\u202e"),
-    ("mallory\udcff", "' OR 1=1 --", "sqlmap/1.8"),
+    ("mallory\udcff", "' OR 1=1 --", "sqlmap/1.8\udcfe"),
 ]
 ROUNDS = 40
+OUTAGE = 3.0
+"""Seconds over which the requests are spread."""
 
 
 def main() -> int:
@@ -48,6 +51,7 @@ def main() -> int:
                 "OTEL_SERVICE_NAME": "login-service",
             }
             say("1. The login service starts. Its collector does not run.")
+            began = time.monotonic()
             with service(environ) as (process, port):
                 trace_id = play(port)
                 say(f"2. It got {ROUNDS * len(LOGINS) + 1} requests, the collector none. Then it is killed (-9).")
@@ -68,6 +72,9 @@ def main() -> int:
                 "-o",
                 "jsonl",
             )
+            say("   What a hostile client sent is recorded, and harmless to look at.")
+            hostile = ("--grep", "mallory", "-n", "2", "--fields", "user,session.client,altered", "-o", "jsonl")
+            command(environ, "show", *hostile)
             say("   By the trace id that the service gave to its last request:")
             command(environ, "show", "--trace-id", trace_id)
             before = backlog(environ)
@@ -77,6 +84,7 @@ def main() -> int:
             else:
                 say(f"4. {reason}: a receiver of otel_audit.testing stands in for the collector.")
                 environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = endpoint
+            print(f"   The outage lasted {time.monotonic() - began:.1f} s, from the first request on.")
             command(environ, "ship", "--once")
             after = backlog(environ)
             sink.wait_for(before, timeout=20)
@@ -102,8 +110,9 @@ def service(environ: dict[str, str]) -> Iterator[tuple[subprocess.Popen[str], in
 
 
 def play(port: int) -> str:
-    """Send logins, rightly, wrongly and with hostile names, and a logout; return the logout's trace id."""
+    """Send logins, rightly, wrongly and hostile ones, over some seconds, and a logout; return the logout's trace id."""
     for number in range(ROUNDS):
+        time.sleep(OUTAGE / ROUNDS)
         for user, password, agent in LOGINS:
             request(port, "/login", agent, f"r-{number}", user=user, password=password)
     return request(port, "/logout", "Gajim 1.9", "r-last", user="bob")
@@ -112,7 +121,9 @@ def play(port: int) -> str:
 def request(port: int, path: str, agent: str, identity: str, **form: str) -> str:
     """Send one form; return the trace id that the service answers with."""
     body = urllib.parse.urlencode(form, errors="surrogateescape").encode()
-    headers = {"User-Agent": agent.encode("ascii", "replace").decode(), "X-Request-Id": identity}
+    # http.client writes headers as Latin-1: so the bytes of any text, or of none, go out as they are.
+    raw_agent = agent.encode("utf-8", "surrogateescape").decode("latin-1")
+    headers = {"User-Agent": raw_agent, "X-Request-Id": identity}
     try:
         with urllib.request.urlopen(
             urllib.request.Request(f"http://127.0.0.1:{port}{path}", body, headers), timeout=10

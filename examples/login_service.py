@@ -55,7 +55,7 @@ class Handler(BaseHTTPRequestHandler):
             id=self.headers.get("X-Request-Id"),
             type="http",
             ip=self.client_address[0],
-            client=self.headers.get("User-Agent"),
+            client=self._user_agent(),
         )
         with tracer.start_as_current_span(f"POST {self.path}") as span, bound_contextvars(session=session):
             status = HTTPStatus.NOT_FOUND
@@ -69,6 +69,11 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("X-Trace-Id", trace_id)
         self.send_header("Content-Length", "0")
         self.end_headers()
+
+    def _user_agent(self) -> str | None:
+        # http.server takes headers for Latin-1; what clients send is UTF-8, or means to be.
+        agent = self.headers.get("User-Agent")
+        return None if agent is None else agent.encode("latin-1").decode("utf-8", "surrogateescape")
 
     def log_message(self, *_: object) -> None:
         """Write no access log."""

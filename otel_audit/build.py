@@ -142,9 +142,18 @@ def _is_plain(values: Mapping[str, Any]) -> bool:
         if session is not None:
             if type(session) is not Session or session == _NO_SESSION:
                 return False
-            if session.ip is not None and canonical_address(session.ip) != session.ip:
+            address: Any = session.ip
+            if address is not None and canonical_address(address) != address:
                 return False
-            texts += ["" if text is None else text for text in session]
+            identity, kind, _, client, country, continent = session
+            if country is not None or continent is not None:
+                return False
+            texts += (
+                "" if identity is None else identity,
+                "" if kind is None else kind,
+                "" if address is None else address,
+                "" if client is None else client,
+            )
         if custom is not None and not _add_plain_custom(custom, texts):
             return False
         if {*map(type, texts)} != _STR:
@@ -348,11 +357,11 @@ class _Careful:
         elif not isinstance(value, int) or isinstance(value, bool):
             _refuse("timestamp", value, "give an aware datetime, or nanoseconds since the epoch as int")
         else:
-            moment = int(value)
+            moment = int.__int__(value)
         if not 0 < moment <= _MAX_TIME:
             # It may be a client's clock: no reason to lose the record.
             # Python refuses to write out huge numbers.
-            shown = str(value) if isinstance(value, datetime) or value.bit_length() < 128 else "int"
+            shown = str(value) if isinstance(value, datetime) else str(moment) if abs(moment) < 2**127 else "int"
             self._cleaner.mark(f"timestamp:out-of-range:{shown}")
             return observed
         if moment > observed:

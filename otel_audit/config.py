@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, Unpack, get_args
 from urllib.parse import unquote
 
 import platformdirs
@@ -16,6 +17,7 @@ from otel_audit.catalog import Durability, EventType, OnFailure
 from otel_audit.errors import ConfigError
 from otel_audit.otlp import Profile
 from otel_audit.otlp_settings import OtlpSettings, resolve
+from otel_audit.privacy_settings import with_privacy
 from otel_audit.record import Value
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
     from structlog.typing import Processor
 
-__all__ = ["Config", "archive_path", "default_archive"]
+__all__ = ["Config", "Settings", "archive_path", "default_archive"]
 
 Protocol = Literal["http/protobuf", "grpc"]
 _EXPORTERS: Final = ("otlp", "console", "none")
@@ -38,7 +40,56 @@ def default_archive() -> Path:
 def archive_path(environ: Mapping[str, str] = os.environ) -> Path:
     """Return the archive's path by the environment: ``OTEL_AUDIT_ARCHIVE``, else the default."""
     given = environ.get("OTEL_AUDIT_ARCHIVE")
-    return Path(given) if given else default_archive()
+    return Path(given).expanduser() if given else default_archive()
+
+
+class Settings(TypedDict, total=False):
+    """What `otel_audit.configure` and `AuditProvider` take; docs/configuration.md has the variables and defaults."""
+
+    archive: str | os.PathLike[str]
+    """``OTEL_AUDIT_ARCHIVE``; default: ``audit.db`` in the user's state directory."""
+    host: str | None
+    """``OTEL_AUDIT_HOST``: host of records whose logger names none."""
+    profile: Profile | None
+    """``OTEL_AUDIT_PROFILE``; default ``logs``."""
+    durability: Durability | None
+    """``OTEL_AUDIT_DURABILITY``; default ``commit``."""
+    on_failure: OnFailure | None
+    """``OTEL_AUDIT_ON_FAILURE``; default ``raise``."""
+    block_timeout: float
+    """Seconds that one call may wait for the disk; default 30."""
+    processors: Iterable[Processor]
+    """structlog processors that run before the record is built."""
+    geoip: str | os.PathLike[str] | None
+    """``OTEL_AUDIT_GEOIP``: a database in MaxMind's format, see `otel_audit.privacy.locate`."""
+    redact: bool | Iterable[str] | None
+    """``OTEL_AUDIT_REDACT``: whether to take out secrets, or further keys of secrets."""
+    ip_prefix: int | tuple[int, int] | None
+    """``OTEL_AUDIT_IP_PREFIX_V4``, ``…_V6``: bits of addresses to keep; one number is IPv4's, with 48 for IPv6."""
+    drop_ip: bool | None
+    """``OTEL_AUDIT_DROP_IP``: whether to keep no address at all."""
+    pseudonym_key: bytes | str | os.PathLike[str] | None
+    """``OTEL_AUDIT_PSEUDONYM_KEY`` (a path): bytes, or the path of the key's file."""
+    pseudonymise: Iterable[str] | None
+    """``OTEL_AUDIT_PSEUDONYMISE``: fields to put pseudonyms in place of; with a key: user, user id and actor."""
+    event_types: Iterable[EventType]
+    """The application's own event types."""
+    resource: Mapping[str, Value] | Resource | None
+    """Resource attributes, beside ``OTEL_SERVICE_NAME`` and ``OTEL_RESOURCE_ATTRIBUTES``."""
+    endpoint: str | None
+    """Base URL of an OTLP collector, as in ``OTEL_EXPORTER_OTLP_ENDPOINT``."""
+    protocol: Protocol | None
+    """``http/protobuf`` (default) or ``grpc``."""
+    headers: Mapping[str, str] | None
+    """Headers of each request."""
+    timeout: float | None
+    """Seconds for one request; default 10."""
+    compression: Literal["gzip", "none"] | None
+    """Default: ``gzip``, save on loopback."""
+    exporters: Mapping[str, LogRecordExporter] | None
+    """SDK exporters that are destinations too, by name."""
+    ship: bool
+    """False: this process sends nothing; another one does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +103,7 @@ class Config:
         durability: ``commit`` or ``queued``.
         on_failure: ``raise``, ``log`` or ``block``.
         block_timeout: Seconds that a call may wait: for a commit, for room in the queue, and for ``block`` in all.
-        processors: structlog processors that run before the record is built.
+        processors: structlog processors that run before the record is built, the measures of privacy last.
         event_types: The application's own event types.
         resource: Attributes of the OTLP ``Resource``.
         otlp: The OTLP destination; None where there is none.
@@ -74,106 +125,68 @@ class Config:
     sending: bool = True
 
     @classmethod
-    def load(
-        cls,
-        *,
-        archive: str | os.PathLike[str] | None = None,
-        host: str | None = None,
-        profile: Profile | None = None,
-        durability: Durability | None = None,
-        on_failure: OnFailure | None = None,
-        block_timeout: float = 30.0,
-        processors: Iterable[Processor] = (),
-        geoip: str | os.PathLike[str] | None = None,
-        redact: bool | Iterable[str] | None = None,
-        ip_prefix: int | tuple[int, int] | None = None,
-        drop_ip: bool | None = None,
-        pseudonym_key: bytes | str | os.PathLike[str] | None = None,
-        pseudonymise: Iterable[str] | None = None,
-        event_types: Iterable[EventType] = (),
-        resource: Mapping[str, Value] | Resource | None = None,
-        endpoint: str | None = None,
-        protocol: Protocol | None = None,
-        headers: Mapping[str, str] | None = None,
-        timeout: float | None = None,
-        compression: Literal["gzip", "none"] | None = None,
-        exporters: Mapping[str, LogRecordExporter] | None = None,
-        ship: bool = True,
-    ) -> Config:
+    def load(cls, **settings: Unpack[Settings]) -> Config:
         """Return the settings: arguments win over the environment, the environment over the defaults.
 
         Args:
-            archive: ``OTEL_AUDIT_ARCHIVE``; default: ``audit.db`` in the user's state directory.
-            host: ``OTEL_AUDIT_HOST``.
-            profile: ``OTEL_AUDIT_PROFILE``; default ``logs``.
-            durability: ``OTEL_AUDIT_DURABILITY``; default ``commit``.
-            on_failure: ``OTEL_AUDIT_ON_FAILURE``; default ``raise``.
-            block_timeout: Seconds that a call may wait for the disk.
-            processors: structlog processors.
-            geoip: ``OTEL_AUDIT_GEOIP``: a database in MaxMind's format, see `otel_audit.privacy.locate`.
-            redact: ``OTEL_AUDIT_REDACT``: whether to take out secrets, or further keys of secrets.
-            ip_prefix: ``OTEL_AUDIT_IP_PREFIX_V4``, ``…_V6``: bits of addresses to keep; one number is IPv4's, with 48
-                for IPv6.
-            drop_ip: ``OTEL_AUDIT_DROP_IP``: whether to keep no address at all.
-            pseudonym_key: ``OTEL_AUDIT_PSEUDONYM_KEY`` (a path): bytes, or the path of the key's file.
-            pseudonymise: ``OTEL_AUDIT_PSEUDONYMISE``: fields to put pseudonyms in place of; with a key the default is
-                user, user id and actor.
-            event_types: The application's own event types.
-            resource: Resource attributes, beside ``OTEL_SERVICE_NAME`` and ``OTEL_RESOURCE_ATTRIBUTES``.
-            endpoint: Base URL of an OTLP collector, as in ``OTEL_EXPORTER_OTLP_ENDPOINT``.
-            protocol: ``http/protobuf`` (default) or ``grpc``.
-            headers: Headers of each request.
-            timeout: Seconds for one request; default 10.
-            compression: ``gzip`` or ``none``; default: ``gzip``, save on loopback.
-            exporters: SDK exporters that are destinations too, by name.
-            ship: False: this process sends nothing; another one does.
+            **settings: See `Settings`.
 
         Raises:
             ConfigError: A setting is wrong; names it, its value and the remedy.
+            TypeError: There is no such setting.
         """
+        _check_names(settings)
         environ = os.environ
-        if protocol not in {None, *get_args(Protocol)}:
-            raise ConfigError(f"protocol={protocol!r} is unknown", f"use {' or '.join(map(repr, get_args(Protocol)))}")
+        given: Any = settings.get
         names = _exporter_names(environ)
-        otlp = None
-        if endpoint is not None or not names or "otlp" in names:
-            otlp = resolve(
-                environ,
-                endpoint=endpoint,
-                protocol=protocol,
-                headers=headers,
-                timeout=timeout,
-                compression=compression,
-                path="/v1/audit" if _choice("profile", profile, environ, Profile, "logs") == "signal" else "/v1/logs",
-                default="otlp" in names,
-            )
-        chosen = dict(exporters or {})
-        for name in chosen:
+        profile: Profile = _choice("profile", given("profile"), environ, Profile, "logs")
+        exporters = dict(given("exporters") or {})
+        for name in exporters:
             _check_destination(name)
         if "console" in names:
-            chosen.setdefault("console", _console())
+            exporters.setdefault("console", _console())
         return cls(
-            archive=_archive(archive, environ),
-            host=_host(host, environ),
-            profile=_choice("profile", profile, environ, Profile, "logs"),
-            durability=_choice("durability", durability, environ, Durability, "commit"),
-            on_failure=_choice("on_failure", on_failure, environ, OnFailure, "raise"),
-            block_timeout=_positive("block_timeout", block_timeout),
-            processors=_with_privacy(
-                _processors(processors),
-                geoip=geoip if geoip is not None else environ.get("OTEL_AUDIT_GEOIP") or None,
-                redact=_redaction(redact, environ),
-                prefixes=_prefixes(ip_prefix, environ),
-                drop_ip=_flag("drop_ip", drop_ip, environ),
-                key=pseudonym_key if pseudonym_key is not None else environ.get("OTEL_AUDIT_PSEUDONYM_KEY") or None,
-                fields=_fields(pseudonymise, environ),
-            ),
-            event_types=_tuple("event_types", event_types),
-            resource=_resource(resource, environ),
-            otlp=otlp,
-            exporters=chosen,
-            sending=ship and environ.get("OTEL_SDK_DISABLED", "").strip().lower() != "true",
+            archive=_archive(given("archive"), environ),
+            host=_host(given("host"), environ),
+            profile=profile,
+            durability=_choice("durability", given("durability"), environ, Durability, "commit"),
+            on_failure=_choice("on_failure", given("on_failure"), environ, OnFailure, "raise"),
+            block_timeout=_positive("block_timeout", settings.get("block_timeout", 30.0)),
+            processors=with_privacy(_processors(settings.get("processors", ())), settings, environ),
+            event_types=_tuple("event_types", settings.get("event_types", ())),
+            resource=_resource(given("resource"), environ),
+            otlp=_otlp(settings, names, environ, profile),
+            exporters=exporters,
+            sending=settings.get("ship", True) and environ.get("OTEL_SDK_DISABLED", "").strip().lower() != "true",
         )
+
+
+def _check_names(settings: Settings) -> None:
+    for name in settings.keys() - Settings.__annotations__.keys():
+        near = difflib.get_close_matches(name, Settings.__annotations__, 1)
+        raise TypeError(f"there is no setting {name!r}" + (f": did you mean {near[0]!r}?" if near else ""))
+
+
+def _otlp(settings: Settings, names: list[str], environ: Mapping[str, str], profile: Profile) -> OtlpSettings | None:
+    endpoint, protocol = settings.get("endpoint"), settings.get("protocol")
+    if protocol not in {None, *get_args(Protocol)}:
+        raise ConfigError(f"protocol={protocol!r} is unknown", f"use {' or '.join(map(repr, get_args(Protocol)))}")
+    if endpoint is None and names and "otlp" not in names:
+        return None
+    otlp = resolve(
+        environ,
+        endpoint=endpoint,
+        protocol=protocol,
+        headers=settings.get("headers"),
+        timeout=settings.get("timeout"),
+        compression=settings.get("compression"),
+        path="/v1/audit" if profile == "signal" else "/v1/logs",
+        default="otlp" in names,
+    )
+    for file in () if otlp is None else (otlp.certificate, otlp.client_key, otlp.client_certificate):
+        if file is not None and not os.access(file, os.R_OK):
+            raise ConfigError(f"the certificate or key {file!r} cannot be read", "check the path and its permissions")
+    return otlp
 
 
 def _archive(given: Any, environ: Mapping[str, str]) -> Path:
@@ -181,7 +194,7 @@ def _archive(given: Any, environ: Mapping[str, str]) -> Path:
         return archive_path(environ)
     if not isinstance(given, (str, os.PathLike)) or not os.fspath(given):
         raise ConfigError(f"archive={given!r} is no path", "give the path of a file such as 'audit.db'")
-    return Path(given)
+    return Path(given).expanduser()
 
 
 def _host(given: Any, environ: Mapping[str, str]) -> str | None:
@@ -244,91 +257,6 @@ def _processors(given: Iterable[Processor]) -> tuple[Processor, ...]:
         if not callable(processor):
             raise ConfigError(f"processors holds {processor!r}", "a structlog processor is a callable")
     return processors
-
-
-def _with_privacy(
-    processors: tuple[Processor, ...],
-    *,
-    geoip: Any,
-    redact: tuple[str, ...] | None,
-    prefixes: tuple[int, int] | None,
-    drop_ip: bool,
-    key: Any,
-    fields: tuple[str, ...] | None,
-) -> tuple[Processor, ...]:
-    """Return the application's processors and, behind them, the measures of privacy in the order that they need."""
-    if fields and key is None:
-        raise ConfigError("pseudonymise has fields and no key", "give pseudonym_key= or OTEL_AUDIT_PSEUDONYM_KEY")
-    chosen = geoip is not None or redact is not None or prefixes is not None or drop_ip or key is not None
-    if not chosen and not processors:
-        return processors
-    from otel_audit import privacy  # start-up time: for those who ask for it
-
-    own = list(processors)
-    if geoip is not None:
-        own.append(privacy.locate(geoip))
-    if redact is not None:
-        own.append(privacy.redact([*privacy.DEFAULT_KEYS, *redact]))
-    if drop_ip:
-        own.append(privacy.drop_ip())
-    elif prefixes is not None:
-        own.append(privacy.truncate_ip(*prefixes))
-    if key is not None and fields != ():
-        own.append(privacy.pseudonymise(key) if fields is None else privacy.pseudonymise(key, fields))
-    return privacy.merged(own)
-
-
-def _flag(name: str, given: Any, environ: Mapping[str, str]) -> bool:
-    if given is not None:
-        if not isinstance(given, bool):
-            raise ConfigError(f"{name}={given!r} is no bool", "use True or False")
-        return given
-    variable = f"OTEL_AUDIT_{name.upper()}"
-    text = environ.get(variable, "").strip().lower()
-    if text not in {"", "true", "false"}:
-        raise ConfigError(f"{variable}={text!r} is unknown", "use true or false")
-    return text == "true"
-
-
-def _redaction(given: Any, environ: Mapping[str, str]) -> tuple[str, ...] | None:
-    """Return the keys beside the default ones, None where nothing is taken out."""
-    if given is None:
-        text = environ.get("OTEL_AUDIT_REDACT", "").strip()
-        given = _names(text) if text.lower() not in {"", "true", "false"} else text.lower() == "true"
-    if isinstance(given, bool):
-        return () if given else None
-    if isinstance(given, str):
-        raise ConfigError(f"redact={given!r} is one text", f"give a bool, or a sequence: redact=[{given!r}]")
-    return _tuple("redact", given)
-
-
-def _prefixes(given: Any, environ: Mapping[str, str]) -> tuple[int, int] | None:
-    """Return the bits to keep of IPv4 and IPv6 addresses: where one is given, the other is shortened, too."""
-    if given is None:
-        texts = [environ.get(f"OTEL_AUDIT_IP_PREFIX_{version}", "").strip() for version in ("V4", "V6")]
-        if not any(texts):
-            return None
-        for version, text in zip(("V4", "V6"), texts, strict=True):
-            if text and not (text.isascii() and text.isdecimal() and len(text) < 4):
-                raise ConfigError(f"OTEL_AUDIT_IP_PREFIX_{version}={text!r} is no number", "give the bits to keep")
-        return int(texts[0] or 24), int(texts[1] or 48)
-    if type(given) is int:
-        return given, 48
-    if not isinstance(given, tuple) or len(given) != 2:
-        raise ConfigError(f"ip_prefix={given!r} cannot be used", "give the bits to keep: 24, or (24, 48) with IPv6's")
-    return given
-
-
-def _fields(given: Any, environ: Mapping[str, str]) -> tuple[str, ...] | None:
-    if given is None:
-        return _names(environ.get("OTEL_AUDIT_PSEUDONYMISE", "")) or None
-    if isinstance(given, str):
-        raise ConfigError(f"pseudonymise={given!r} is one text", f"give a sequence: pseudonymise=[{given!r}]")
-    return _tuple("pseudonymise", given)
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _resource(given: Mapping[str, Value] | Resource | None, environ: Mapping[str, str]) -> dict[str, Value]:

@@ -157,6 +157,9 @@ class AuditLogger(BoundLoggerBase):
                     return Receipt(record.record_id)
                 return recording.writer.write(record, otlp, timeout)
             except (ArchiveError, IntegrityError) as error:
+                if recording.writer.closed and (current := self._logger()) is not recording:
+                    recording = current  # configured anew between the look and the writing
+                    continue
                 attempts = attempts or _Attempts(recording, record, known, started)
                 pause = attempts.failed(error)
                 if pause is None:
@@ -183,6 +186,9 @@ class AuditLogger(BoundLoggerBase):
                     return Receipt(record.record_id)
                 return await recording.writer.write_async(record, otlp, timeout)
             except (ArchiveError, IntegrityError) as error:
+                if recording.writer.closed and (current := self._logger()) is not recording:
+                    recording = current  # configured anew between the look and the writing
+                    continue
                 attempts = attempts or _Attempts(recording, record, known, started)
                 pause = attempts.failed(error)
                 if pause is None:

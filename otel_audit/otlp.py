@@ -96,18 +96,19 @@ def _fixed(  # noqa: PLR0917 - the key of the cache
 
 
 def _add_session(parts: list[bytes], session: Session) -> None:
-    if session.id is not None:
-        parts.append(_text(keys.SESSION_ID, session.id))
-    if session.type is not None:
-        parts.append(_repeated(keys.SESSION_TYPE, session.type))
-    if session.ip is not None:
-        parts.append(_network_origin(str(session.ip)))
-    if session.client is not None:
-        parts.append(_repeated(keys.USER_AGENT_ORIGINAL, session.client))
-    if session.country is not None:
-        parts.append(_repeated(keys.GEO_COUNTRY_ISO_CODE, session.country))
-    if session.continent is not None:
-        parts.append(_repeated(keys.GEO_CONTINENT_CODE, session.continent))
+    identity, kind, address, client, country, continent = session
+    if identity is not None:
+        parts.append(_text(keys.SESSION_ID, identity))
+    if kind is not None:
+        parts.append(_repeated(keys.SESSION_TYPE, kind))
+    if address is not None:
+        parts.append(_network_origin(str(address)))
+    if client is not None:
+        parts.append(_repeated(keys.USER_AGENT_ORIGINAL, client))
+    if country is not None:
+        parts.append(_repeated(keys.GEO_COUNTRY_ISO_CODE, country))
+    if continent is not None:
+        parts.append(_repeated(keys.GEO_CONTINENT_CODE, continent))
 
 
 @lru_cache(4096)
@@ -116,13 +117,11 @@ def _repeated(key: str, value: str) -> bytes:
     return _text(key, value)
 
 
-@lru_cache(4096)
 def _network_origin(address: str) -> bytes:
-    return b"".join((
-        _text(keys.CLIENT_ADDRESS, address),
-        _text(keys.SOURCE_ID, address),
-        _text(keys.SOURCE_TYPE, address_type(address)),
-    ))  # fmt: skip
+    encoded = address.encode()
+    size = len(encoded)
+    kind = _repeated(keys.SOURCE_TYPE, address_type(address))
+    return b"".join((_head(keys.CLIENT_ADDRESS, size), encoded, _head(keys.SOURCE_ID, size), encoded, kind))
 
 
 @lru_cache(8192)

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import threading
 import time
 import warnings
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
+from otel_audit import forksafe
 from otel_audit._version import __version__
 from otel_audit.archive.database import Database
 from otel_audit.archive.writer import Writer
 from otel_audit.catalog import Catalog
-from otel_audit.config import Config
+from otel_audit.config import Config, Settings
 from otel_audit.delivery.service import make_shippers
 from otel_audit.errors import AuditError, InvalidRecord
 from otel_audit.logger import AuditLogger
@@ -25,68 +28,27 @@ from otel_audit.otlp import encode_resource, encode_scope
 from otel_audit.record import AuditRecord
 
 if TYPE_CHECKING:
-    import os
-
-    from opentelemetry.sdk._logs.export import LogRecordExporter
-    from opentelemetry.sdk.resources import Resource
-    from structlog.typing import Processor
-
-    from otel_audit.catalog import Durability, EventType, OnFailure
-    from otel_audit.config import Protocol
     from otel_audit.delivery.shipper import Shipper
-    from otel_audit.otlp import Profile
-    from otel_audit.record import Value
 
 __all__ = ["AuditProvider", "configure", "get_logger"]
 
 _log = logging.getLogger("otel_audit")
 
 
-class AuditProvider:
+class AuditProvider(forksafe.ForkAware):
     """Records into one archive and ships it to its destinations; a context manager.
 
-    Arguments win over the environment; each has the meaning that `otel_audit.config.Config.load` gives it, where the
-    variables and defaults stand.
+    Args:
+        **settings: See `Settings`; they win over the environment.
 
     Raises:
+        TypeError: There is no such setting.
         ConfigError: A setting is wrong.
         ArchiveError: The archive cannot be opened or created.
     """
 
-    def __init__(
-        self,
-        *,
-        archive: str | os.PathLike[str] | None = None,
-        endpoint: str | None = None,
-        protocol: Protocol | None = None,
-        headers: Mapping[str, str] | None = None,
-        timeout: float | None = None,
-        compression: Literal["gzip", "none"] | None = None,
-        host: str | None = None,
-        profile: Profile | None = None,
-        durability: Durability | None = None,
-        on_failure: OnFailure | None = None,
-        block_timeout: float = 30.0,
-        processors: Iterable[Processor] = (),
-        geoip: str | os.PathLike[str] | None = None,
-        redact: bool | Iterable[str] | None = None,
-        ip_prefix: int | tuple[int, int] | None = None,
-        drop_ip: bool | None = None,
-        pseudonym_key: bytes | str | os.PathLike[str] | None = None,
-        pseudonymise: Iterable[str] | None = None,
-        event_types: Iterable[EventType] = (),
-        resource: Mapping[str, Value] | Resource | None = None,
-        exporters: Mapping[str, LogRecordExporter] | None = None,
-        ship: bool = True,
-    ) -> None:
-        config = Config.load(
-            archive=archive, endpoint=endpoint, protocol=protocol, headers=headers, timeout=timeout,
-            compression=compression,
-            host=host, profile=profile, durability=durability, on_failure=on_failure, block_timeout=block_timeout,
-            processors=processors, geoip=geoip, redact=redact, ip_prefix=ip_prefix, drop_ip=drop_ip,
-            pseudonym_key=pseudonym_key, pseudonymise=pseudonymise, event_types=event_types,
-            resource=resource, exporters=exporters, ship=ship,
-        )  # fmt: skip
+    def __init__(self, **settings: Unpack[Settings]) -> None:
+        config = Config.load(**settings)
         self.config = config
         self.catalog = Catalog(config.event_types)
         self.profile = config.profile
@@ -110,7 +72,9 @@ class AuditProvider:
             shipper.on_export = partial(metrics.exported, shipper.name)
             shipper.start()
         self._closed = False
-        self._shutdown_lock = threading.Lock()
+        # A signal handler may call shutdown() while its own thread is in it.
+        self._shutdown_lock = threading.RLock()
+        forksafe.register(self)
         # The interpreter's end must not keep a provider alive that nobody else holds.
         self._at_exit = partial(_shut_down, weakref.ref(self), self.writer)
         atexit.register(self._at_exit)
@@ -188,7 +152,20 @@ class AuditProvider:
     def dropped(self, record: AuditRecord, error: AuditError) -> None:
         """Log and count a record that could not be recorded, under failure policy ``log``."""
         self._metrics.dropped()
+        if _reporting.get():
+            return  # this very report is being audited, by a handler of the application
+        token = _reporting.set(True)
+        try:
+            self._report(record, error)
+        finally:
+            _reporting.reset(token)
+
+    def _report(self, record: AuditRecord, error: AuditError) -> None:
         _log.error("audit record %s (%s) was not recorded: %s", record.record_id, record.type, error)
+
+    def after_fork_in_child(self) -> None:
+        """Forget a shutdown that another thread of the parent is in."""
+        self._shutdown_lock = threading.RLock()
 
 
 def _committed(metrics: Metrics, shippers: Iterable[Shipper], records: int, head: int) -> None:
@@ -213,11 +190,21 @@ def _shut_down(reference: weakref.ref[AuditProvider], writer: Writer) -> None:
         writer.close(5.0)  # nobody shut it down, and some of what it queued may still be in memory
 
 
-_lock = threading.Lock()
+_reporting: ContextVar[bool] = ContextVar("otel_audit_reporting", default=False)
+_lock = threading.RLock()
 _global: AuditProvider | None = None
 
 
-def configure(**settings: Any) -> AuditProvider:
+def _renew_lock() -> None:
+    global _lock  # noqa: PLW0603 - a thread that held it in the parent is not here
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
+def configure(**settings: Unpack[Settings]) -> AuditProvider:
     """Make the global provider, which `get_logger` records through, and return it.
 
     A provider that was configured before is shut down once the new one is there. Loggers follow, whenever they were

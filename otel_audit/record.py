@@ -6,6 +6,7 @@ import base64
 import ipaddress
 import math
 import re
+import socket
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -149,33 +150,51 @@ class AuditRecord(NamedTuple):
     integrity_hash: str | None = None
     stream_id: str | None = None
 
+    @property
+    def when(self) -> datetime:
+        """The time of the event as an aware datetime in UTC, cut to microseconds."""
+        return datetime.fromtimestamp(self.time // 1_000_000_000, UTC).replace(
+            microsecond=self.time // 1000 % 1_000_000
+        )
+
 
 PSEUDONYM: Final = re.compile("psn-[0-9a-f]{32}")
 """What `otel_audit.privacy.pseudonymise` puts in place of a value."""
 
 
-@lru_cache(4096)
 def canonical_address(address: str) -> str | None:
     """Return the usual form of an IP address, by which it can be found again; None where it is none."""
+    try:
+        # Takes 0.1 us where `ipaddress` takes 3, and accepts IPv4 in its usual form alone.
+        socket.inet_pton(socket.AF_INET, address)
+    except (OSError, ValueError):
+        return _canonical_ipv6(address)
+    return address
+
+
+@lru_cache(4096)
+def _canonical_ipv6(address: str) -> str | None:
     try:
         return str(ipaddress.ip_address(address))
     except ValueError:
         return None
 
 
-@lru_cache(4096)
 def address_type(address: str) -> str:
     """Return the draft's ``audit.source.type`` of an address.
 
     Returns:
         ``ipv4``, ``ipv6``, ``hostname`` for what can be a host name, else ``unknown``.
     """
-    try:
+    canonical = canonical_address(address)
+    if canonical is not None:
+        return "ipv6" if ":" in canonical else "ipv4"
+    if "/" in address:
         # A truncated address is a network: 203.0.113.0/24.
-        network = "/" in address
-        return f"ipv{(ipaddress.ip_network if network else ipaddress.ip_address)(address).version}"
-    except ValueError:
-        pass
+        try:
+            return f"ipv{ipaddress.ip_network(address).version}"
+        except ValueError:
+            return "unknown"
     if PSEUDONYM.fullmatch(address):
         return "unknown"
     labels = address.removesuffix(".").split(".")

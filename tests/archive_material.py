@@ -80,7 +80,7 @@ def assert_sound(path: Path, receipts: Iterable[Receipt] = (), *, records: int |
 
 def ship(path: Path, collector: Collector) -> bool:
     """Ship all that the archive holds, as ``otel-audit ship --once`` does."""
-    return ship_once(Config.load(archive=path, endpoint=collector.endpoint))
+    return ship_once(Config.load(archive=path, endpoint=collector.endpoint)).complete
 
 
 def assert_delivered(path: Path, collector: Collector) -> Counter[str | None]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import sys
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -16,22 +14,20 @@ from typing import Final, Literal
 import apsw
 
 from otel_audit import forksafe
+from otel_audit.archive.files import make_private, prepare_file, sync_directory
+from otel_audit.archive.ownedlock import OwnedLock
 from otel_audit.errors import ArchiveError, IntegrityError
 
-__all__ = ["APPLICATION_ID", "SCHEMA_VERSION", "Database", "archive_errors"]
+__all__ = ["APPLICATION_ID", "SCHEMA_VERSION", "Database", "archive_errors", "transaction"]
 
 APPLICATION_ID: Final = 0x4F41_5544  # "OAUD"
 SCHEMA_VERSION: Final = 1
 _FIRST_SOUND_SQLITE: Final = 3_051_003
-_NETWORK_FILE_SYSTEMS: Final = frozenset({
-    "9p", "afs", "ceph", "cifs", "fuse.sshfs", "glusterfs", "fuse.glusterfs",
-    "lustre", "ncpfs", "nfs", "nfs4", "smb3", "smbfs",
-})  # fmt: skip
 
 Mode = Literal["read", "write"]
 
 
-class Database:
+class Database(forksafe.ForkAware):
     """One connection to an archive, used under a lock, closed around forks, opened when first needed.
 
     ``with database as connection:`` takes the lock. Nothing may run under it that can wait long: a fork waits for it.
@@ -64,10 +60,12 @@ class Database:
         self._durable = durable
         self._cache_kib = cache_kib
         self._must_exist = must_exist or mode == "read"
-        self._lock = threading.Lock()
+        self._lock = OwnedLock(self._drop)
         self._connection: apsw.Connection | None = None
+        self._immutable = False
         self._closed = False
         self.inode = 0
+        self._log_inode = 0
         forksafe.register(self)
 
     def __enter__(self) -> apsw.Connection:
@@ -76,16 +74,16 @@ class Database:
         Raises:
             ArchiveError: The archive cannot be opened.
         """
-        self._lock.acquire()
         try:
-            return self._connection or self._open()
+            self._acquire(blocking=True)
+            return self.locked_connection()
         except BaseException:
-            self._lock.release()
+            self.unlock()
             raise
 
     def __exit__(self, *_: object) -> None:
         """Give the lock back."""
-        self._lock.release()
+        self.unlock()
 
     def lock(self, patience: float, *, blocking: bool = True) -> bool:
         """Take the lock and return whether we have it; `unlock` gives it back.
@@ -94,16 +92,31 @@ class Database:
             patience: Seconds to wait for another process's transaction while the lock is held, where this is less than
                 the busy timeout.
             blocking: False: take it only if it is free.
+
+        Raises:
+            ArchiveError: This very thread has it, interrupted by a signal handler.
         """
-        if not self._lock.acquire(blocking=blocking):
+        if not self._acquire(blocking=blocking):
             return False
         self._patience = min(patience, self.busy_timeout)
         return True
 
+    def _acquire(self, *, blocking: bool) -> bool:
+        try:
+            return self._lock.acquire(blocking=blocking, depth=3)
+        except RuntimeError as error:
+            raise ArchiveError(
+                f"{self.path} is in use by this very thread, which a signal handler or finaliser interrupted",
+                "let handlers set a flag, and record after they returned",
+            ) from error
+
     def unlock(self) -> None:
-        """Give back the lock that `lock` took."""
-        self._patience = self.busy_timeout
-        self._lock.release()
+        """Give back the lock, where this thread has it."""
+        if self._lock.owned:
+            self._patience = self.busy_timeout
+            if self._closed:
+                self._drop()  # closed meanwhile, by a handler
+            self._lock.release()
 
     def locked_connection(self) -> apsw.Connection:
         """Return the connection, for a holder of the lock.
@@ -111,17 +124,30 @@ class Database:
         Raises:
             ArchiveError: The archive cannot be opened.
         """
+        if self._immutable and Path(f"{self.path}-wal").exists():
+            self._drop()  # somebody writes again
         return self._connection or self._open()
 
     def close(self) -> None:
         """Close the connection; a later use raises."""
-        with self._lock:
-            self._closed = True
+        self._closed = True
+        if not self._lock.owned:  # else whoever was interrupted drops it
+            self._lock.acquire()
             self._drop()
+            self._lock.release()
 
-    def reopen(self) -> None:
-        """Drop the connection, for a holder of the lock; the next use opens a new one."""
-        self._drop()
+    def log_is_there(self) -> bool:
+        """Tell whether the write-ahead log in use still has its name."""
+        try:
+            return os.stat(f"{self.path}-wal").st_ino == self._log_inode  # noqa: PTH116 - on the path of every commit
+        except FileNotFoundError:
+            return False
+
+    def rescue(self) -> None:
+        """Bring what a removed log holds into the archive; the next use begins a new log."""
+        if self._connection is not None:
+            self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_FULL)
+            self._drop()
 
     def _drop(self) -> None:
         if self._connection is not None:
@@ -141,7 +167,7 @@ class Database:
 
     def after_fork_in_child(self) -> None:
         """Let the next use open a connection."""
-        self._lock = threading.Lock()
+        self._lock = OwnedLock(self._drop)
         self._patience = self.busy_timeout
 
     def _open(self) -> apsw.Connection:
@@ -158,10 +184,16 @@ class Database:
                 f"there is no archive at {self.path}",
                 "give --archive or set OTEL_AUDIT_ARCHIVE to where the application records",
             )
+        if self.path.exists() and not self.path.is_file():
+            # A pipe would be waited for without end.
+            raise ArchiveError(f"{self.path} is no regular file", "give the path of the archive's file")
         with archive_errors(self.path):
             connection = self._open_to_write() if self.mode == "write" else self._open_to_read()
             inode = self.path.stat().st_ino
         self._connection, self.inode = connection, inode
+        if self.mode == "write":
+            connection.execute("SELECT 1 FROM sqlite_schema").get  # noqa: B018 - opens the log
+            self._log_inode = Path(f"{self.path}-wal").stat().st_ino
         return connection
 
     def _open_to_write(self) -> apsw.Connection:
@@ -170,13 +202,15 @@ class Database:
                 f"SQLite {apsw.sqlite_lib_version()} has the WAL-reset bug, which corrupts archives",
                 "install apsw 3.51.3 or newer",
             )
-        is_new = _prepare_file(self.path)
+        is_new = prepare_file(self.path)
         connection = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW)
         connection.set_busy_handler(self._wait_when_busy())
         # Before anything is changed: the file may belong to another program.
         _check_version(connection, self.path)
         if not is_new:
-            _make_private(self.path)
+            make_private(self.path)
+        # For a new file alone. A record takes some 850 bytes: four fit into a page of 4 KiB, nine into one of 8.
+        connection.execute("PRAGMA page_size=8192")
         _set_wal(connection, self.busy_timeout)
         for setting in (
             f"synchronous={'FULL' if self._durable else 'NORMAL'}",
@@ -189,11 +223,11 @@ class Database:
         _migrate(connection, self.path)
         if is_new:
             # SQLite syncs the directory for journals and WALs, not for the database itself.
-            _sync_directory(self.path.parent)
+            sync_directory(self.path.parent)
         return connection
 
     def _open_to_read(self) -> apsw.Connection:
-        connection = _connect_to_read(self.path)
+        connection, self._immutable = _connect_to_read(self.path)
         connection.set_busy_handler(self._wait_when_busy())
         connection.execute(f"PRAGMA cache_size=-{self._cache_kib}")
         _check_version(connection, self.path)
@@ -214,7 +248,8 @@ class Database:
         return wait
 
 
-def _connect_to_read(path: Path) -> apsw.Connection:
+def _connect_to_read(path: Path) -> tuple[apsw.Connection, bool]:
+    """Return a connection, and whether it takes the file for one that does not change."""
     flags = apsw.SQLITE_OPEN_READONLY
     connection = apsw.Connection(str(path), flags=flags)
     try:
@@ -223,14 +258,28 @@ def _connect_to_read(path: Path) -> apsw.Connection:
         wal = Path(f"{path}-wal")
         if wal.exists() and wal.stat().st_size:
             raise
-        # Read-only media and no WAL: nobody can change the file under us.
+        # No log, and no right to make one: until one appears, nobody writes.
         connection.close()
-        connection = apsw.Connection(f"file:{_uri_path(path)}?immutable=1", flags=flags | apsw.SQLITE_OPEN_URI)
-    return connection
+        return apsw.Connection(f"file:{_uri_path(path)}?immutable=1", flags=flags | apsw.SQLITE_OPEN_URI), True
+    return connection, False
 
 
 def _uri_path(path: Path) -> str:
     return str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+
+
+@contextlib.contextmanager
+def transaction(connection: apsw.Connection) -> Iterator[None]:
+    """Commit what happens within, or take it back where anything is raised."""
+    try:
+        # Within: an interrupt may come as soon as the transaction has begun.
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
 
 
 @contextlib.contextmanager
@@ -257,69 +306,14 @@ def _hint(error: apsw.Error) -> str:
                 "check the owner and the permissions of the file, its -wal and -shm, and the directory,"
                 " and whether the disk is mounted read-only"
             )
-        case apsw.CorruptError() | apsw.NotADBError():
-            return "the file is damaged or no archive: keep it as it is, and restore a copy"
+        case apsw.NotADBError():
+            return "this is no SQLite file: check the path"
+        case apsw.CorruptError():
+            return "the file is damaged: keep it as it is, and restore a copy"
         case apsw.IOError():
             return "the disk failed: look at the kernel's log"
         case _:
             return "see the SQLite error above"
-
-
-def _prepare_file(path: Path) -> bool:
-    """Create directory and file with private modes where they are missing; return whether the file is new."""
-    if not path.parent.exists():
-        path.parent.mkdir(mode=0o700, parents=True)
-        _sync_directory(path.parent.parent)
-    _refuse_network_file_system(path.parent)
-    try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
-    except FileExistsError:
-        if path.is_symlink():
-            raise ArchiveError(f"the archive {path} is a symbolic link", "give the path of the file itself") from None
-        return False
-    return True
-
-
-def _make_private(path: Path) -> None:
-    """Take everybody else's access from a file that is ours, and from what SQLite keeps beside it."""
-    for file in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
-        with contextlib.suppress(FileNotFoundError):
-            status = file.stat()
-            if status.st_mode & 0o077 and status.st_uid == os.geteuid():
-                file.chmod(0o600)
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _refuse_network_file_system(directory: Path) -> None:
-    if not sys.platform.startswith("linux"):
-        return
-    with contextlib.suppress(OSError):
-        kind = _file_system(directory.resolve(), Path("/proc/self/mounts").read_text(errors="replace"))
-        if kind in _NETWORK_FILE_SYSTEMS:
-            raise ArchiveError(
-                f"{directory} is on the network file system {kind}, where locks and fsync cannot be relied on",
-                "put the archive on a local disk",
-            )
-
-
-def _file_system(directory: Path, mounts: str) -> str:
-    """Return the type of the file system that holds `directory`, by the text of ``/proc/self/mounts``."""
-    best, kind = -1, ""
-    for line in mounts.splitlines():
-        parts = line.split()
-        if len(parts) < 3:
-            continue
-        point = parts[1].replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")
-        if directory.is_relative_to(point) and len(point) >= best:
-            best, kind = len(point), parts[2]
-    return kind
 
 
 def _set_wal(connection: apsw.Connection, timeout: float) -> None:
@@ -339,9 +333,11 @@ def _set_wal(connection: apsw.Connection, timeout: float) -> None:
 
 
 def _check_version(connection: apsw.Connection, path: Path) -> int:
-    application = connection.execute("PRAGMA application_id").get
-    version = int(connection.execute("PRAGMA user_version").get or 0)
-    tables = connection.execute("SELECT count(*) FROM sqlite_schema").get
+    # One state of the file: another process may be making the archive.
+    with contextlib.nullcontext() if connection.in_transaction else connection:
+        application = connection.execute("PRAGMA application_id").get
+        version = int(connection.execute("PRAGMA user_version").get or 0)
+        tables = connection.execute("SELECT count(*) FROM sqlite_schema").get
     if application != APPLICATION_ID and (tables or connection.readonly("main")):
         raise ArchiveError(f"{path} is no audit archive", "give the path of an archive made by otel_audit")
     if version > SCHEMA_VERSION:
@@ -354,8 +350,7 @@ def _check_version(connection: apsw.Connection, path: Path) -> int:
 def _migrate(connection: apsw.Connection, path: Path) -> None:
     if _check_version(connection, path) == SCHEMA_VERSION:
         return
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    with transaction(connection):
         # Another process may have made the archive meanwhile.
         if _check_version(connection, path) < SCHEMA_VERSION:
             from importlib import resources  # once in an archive's life, and readers need not load it
@@ -367,8 +362,6 @@ def _migrate(connection: apsw.Connection, path: Path) -> None:
             )
             connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
+    # The schema must not be in the log alone: without its log, the file would not even be an archive.
+    with contextlib.suppress(apsw.BusyError):  # then another process does it
+        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)

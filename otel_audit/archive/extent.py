@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from otel_audit.archive.database import archive_errors
 from otel_audit.archive.filters import Filter
-from otel_audit.archive.query import Archive
-from otel_audit.otlp import read_log
+from otel_audit.archive.query import Archive, read_row
 
 __all__ = ["extent"]
 
@@ -23,7 +22,7 @@ def extent(archive: Archive, filter: Filter) -> tuple[int, int] | None:
         Nanoseconds since the epoch; None where no record matches.
     """
     if filter.needs_content:
-        times = [read_log(row.otlp).time for row in archive.rows(filter)]
+        times = [read_row(row).time for row in archive.rows(filter)]
         return (min(times), max(times)) if times else None
     condition, values = filter.sql
     with archive.database as connection, archive_errors(archive.path):

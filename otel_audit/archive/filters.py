@@ -32,6 +32,8 @@ def nanoseconds(moment: datetime | int) -> int:
         if moment.tzinfo is None:
             raise ConfigError(f"{moment} is naive", "give it a tzinfo such as datetime.UTC")
         moment = (moment - _EPOCH) // timedelta(microseconds=1) * 1000
+    if not isinstance(moment, int):
+        raise ConfigError(f"{moment!r} is no time", "give an aware datetime, or nanoseconds since the epoch as int")
     # "Until the year 9999" is a way to say "without end".
     return max(-(2**63), min(moment, 2**63 - 1))
 

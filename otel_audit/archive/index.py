@@ -1,21 +1,24 @@
 """Folds recent records into the look-up tables, in slices, apart from the commits that callers wait for.
 
 An index kept inline makes an insert dearer as the archive grows. Here an insert only appends; postings follow in sorted
-slices that touch one run's pages, and queries scan what is not folded yet.
+slices that touch one run's pages, and queries scan what is not folded yet. Each step of a slice is a transaction of its
+own, so that it holds the write lock for some 10 ms only; the last one makes the slice count.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import apsw
 
-__all__ = ["FIELDS", "RUN", "SLICE", "ZONE", "fold"]
+from otel_audit.archive.database import transaction
 
-RUN: Final = 32_768
-"""Sequences that share a run of postings."""
-SLICE: Final = 4_096
-"""Most records that one fold takes: it holds the write lock for some 10 ms."""
+__all__ = ["FIELDS", "RUN", "SLICE", "STEPS", "ZONE", "Slice", "fold", "fold_step", "next_slice"]
+
+RUN: Final = 131_072
+"""Sequences that share a run of postings: a look-up probes one place a run."""
+SLICE: Final = 16_384
+"""Most records that are folded at once: each slice rewrites most of its run's pages."""
 ZONE: Final = 1_024
 """Sequences that share a zone."""
 FIELDS: Final = {"host": 1, "user": 2, "trace": 3, "address": 4}
@@ -32,33 +35,64 @@ ON CONFLICT (zone) DO UPDATE SET
     first_observed = min(first_observed, excluded.first_observed),
     last_observed = max(last_observed, excluded.last_observed)
 """
+# A slice that was left half folded, by a crash or by another process, is folded again.
 _POSTINGS = tuple(
-    f"INSERT INTO posting SELECT ?, {number}, {column}, sequence FROM record"
+    f"INSERT OR IGNORE INTO posting SELECT ?, {number}, {column}, sequence FROM record"
     f" WHERE sequence BETWEEN ? AND ? AND {column} IS NOT NULL ORDER BY {column}, sequence"
     for column, number in FIELDS.items()
 )
+STEPS: Final = len(_POSTINGS) + 1
+"""How many calls of `fold_step` a slice takes."""
 
 
-def fold(connection: apsw.Connection) -> int:
-    """Fold the next slice in a transaction of its own.
+class Slice(NamedTuple):
+    """Records that are to be folded.
+
+    Args:
+        first: First sequence.
+        last: Last sequence; below `first` where there is nothing to fold.
+    """
+
+    first: int
+    last: int
+
+
+def next_slice(connection: apsw.Connection) -> Slice:
+    """Return what is to be folded next; a slice never crosses the end of a run."""
+    folded, head = _progress(connection)
+    return Slice(folded + 1, min(head, folded + SLICE, (folded // RUN + 1) * RUN))
+
+
+def fold_step(connection: apsw.Connection, part: Slice, step: int) -> int:
+    """Do one step of a slice, from 0, in a transaction.
 
     Returns:
         How many records are still unfolded.
     """
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        folded = int(connection.execute("SELECT value FROM meta WHERE key = 'folded'").get)
-        head = int(connection.execute("SELECT max(sequence) FROM record").get or 0)
-        run = folded // RUN
-        last = min(head, folded + SLICE, (run + 1) * RUN)
-        if last > folded:
-            connection.execute(_ZONES, (folded + 1, last))
-            for statement in _POSTINGS:
-                connection.execute(statement, (run, folded + 1, last))
-            connection.execute("UPDATE meta SET value = ? WHERE key = 'folded'", (last,))
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-    return head - last
+    with transaction(connection):
+        folded, head = _progress(connection)
+        # Else another process was quicker.
+        if folded + 1 == part.first <= part.last:
+            if step < len(_POSTINGS):
+                connection.execute(_POSTINGS[step], (folded // RUN, part.first, part.last))
+            else:
+                connection.execute(_ZONES, (part.first, part.last))
+                connection.execute("UPDATE meta SET value = ? WHERE key = 'folded'", (part.last,))
+                folded = part.last
+    return head - folded
+
+
+def fold(connection: apsw.Connection) -> int:
+    """Fold the next slice, all steps.
+
+    Returns:
+        How many records are still unfolded.
+    """
+    part = next_slice(connection)
+    return [fold_step(connection, part, step) for step in range(STEPS)][-1]
+
+
+def _progress(connection: apsw.Connection) -> tuple[int, int]:
+    """Return the last folded and the last sequence."""
+    folded = connection.execute("SELECT value FROM meta WHERE key = 'folded'").get
+    return int(folded), int(connection.execute("SELECT max(sequence) FROM record").get or 0)

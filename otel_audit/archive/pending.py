@@ -7,8 +7,9 @@ import logging
 import threading
 from collections.abc import Sequence
 
+from otel_audit.archive.commit import Row
 from otel_audit.errors import ArchiveError, AuditError
-from otel_audit.record import AuditRecord, Receipt
+from otel_audit.record import Receipt
 
 __all__ = ["Pending", "wake_callers"]
 
@@ -16,17 +17,27 @@ _log = logging.getLogger("otel_audit.archive")
 
 
 class Pending:
-    """One record on its way to the disk, and whom to tell."""
+    """A row on its way to the disk that somebody waits for.
 
-    # Class attributes, not slots: what nobody waits for, which is most where it matters, sets only two of them.
-    receipt: Receipt | None = None
-    error: AuditError | None = None
-    done: threading.Lock | asyncio.Future[Receipt] | None = None
-    loop: asyncio.AbstractEventLoop | None = None
+    Args:
+        row: What is to be committed.
+        done: The lock that a thread waits for, or the future of a task.
+        loop: The task's event loop.
+    """
 
-    def __init__(self, record: AuditRecord, otlp: bytes) -> None:
-        self.record = record
-        self.otlp = otlp
+    __slots__ = ("done", "error", "loop", "receipt", "row")
+
+    def __init__(
+        self,
+        row: Row,
+        done: threading.Lock | asyncio.Future[Receipt],
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self.row = row
+        self.done = done
+        self.loop = loop
+        self.receipt: Receipt | None = None
+        self.error: AuditError | None = None
 
     def result(self) -> Receipt:
         """Return the receipt, or raise what went wrong."""
@@ -42,7 +53,7 @@ def wake_callers(batch: Sequence[Pending]) -> None:
         if isinstance(pending.done, asyncio.Future):
             assert pending.loop is not None  # noqa: S101 - set together with the future
             loops.setdefault(pending.loop, []).append(pending)
-        elif pending.done is not None:
+        else:
             pending.done.release()
     for loop, waiting in loops.items():
         try:

@@ -14,11 +14,11 @@ import apsw
 from otel_audit.archive.database import Database, archive_errors
 from otel_audit.archive.filters import Filter, nanoseconds, one_of
 from otel_audit.archive.index import RUN, ZONE
-from otel_audit.errors import ArchiveError
-from otel_audit.otlp import decode, read_log
+from otel_audit.errors import ArchiveError, ConfigError
+from otel_audit.otlp import LogFields, decode, read_log
 from otel_audit.record import AuditRecord
 
-__all__ = ["Archive", "DestinationStatus", "Row", "Status", "open_archive"]
+__all__ = ["Archive", "DestinationStatus", "Row", "Status", "open_archive", "read_row"]
 
 _CHUNK: Final = 256
 _CONTENT: Final = "sequence, record_id, leaf, otlp, resource"
@@ -63,6 +63,18 @@ class Row:
     leaf: bytes
     otlp: bytes
     resource: int
+
+
+def read_row(row: Row) -> LogFields:
+    """Return what a row's bytes hold.
+
+    Raises:
+        ArchiveError: They are damaged.
+    """
+    try:
+        return read_log(row.otlp)
+    except ValueError as error:
+        raise ArchiveError(f"record {row.sequence} cannot be decoded: {error}", "the archive is damaged") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,10 +195,12 @@ class Archive:
     def rows(self, filter: Filter, *, limit: int | None = None, oldest_first: bool = False) -> Iterator[Row]:
         """Iterate over the records that match, as they are stored; see `query`."""
         found = 0
-        if limit is not None and limit <= 0:
+        if limit is not None and limit < 0:
+            raise ConfigError(f"limit={limit} is negative", "give None for all records")
+        if limit == 0:
             return
         for row in self._candidates(filter, limit, oldest_first=oldest_first):
-            if filter.needs_content and not filter.matches(read_log(row.otlp), row.record_id):
+            if filter.needs_content and not filter.matches(read_row(row), row.record_id):
                 continue
             found += 1
             yield row

@@ -37,7 +37,7 @@ CREATE TABLE record (
 ) STRICT;
 
 -- Which records hold a value, folded in later in sorted slices: inserting costs the same at any size. A run covers
--- 32,768 sequences, so that a slice lands in few, warm pages, and a look-up probes one place a run.
+-- 131,072 sequences, so that a slice lands in few, warm pages, and a look-up probes one place a run.
 CREATE TABLE posting (
     run      INTEGER NOT NULL,
     field    INTEGER NOT NULL,

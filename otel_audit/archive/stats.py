@@ -11,8 +11,7 @@ from typing import Final, Literal
 from otel_audit.archive.database import archive_errors
 from otel_audit.archive.filters import Filter
 from otel_audit.archive.index import ZONE
-from otel_audit.archive.query import Archive
-from otel_audit.otlp import read_log
+from otel_audit.archive.query import Archive, read_row
 
 __all__ = ["counts", "histogram"]
 
@@ -45,7 +44,7 @@ def histogram(archive: Archive, edges: Sequence[int], filter: Filter = _ALL) -> 
     if filter != plain:
         narrowed = replace(filter, since=edges[0], until=edges[-1])
         for row in archive.rows(narrowed):
-            add(read_log(row.otlp).time)
+            add(read_row(row).time)
         return counted
     with archive.database as connection, archive_errors(archive.path):
         connection.execute("BEGIN")  # one state of the archive for zones and rows

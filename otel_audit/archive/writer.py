@@ -11,16 +11,15 @@ import asyncio
 import logging
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
-import apsw
-
 from otel_audit import forksafe
-from otel_audit.archive import index
-from otel_audit.archive.commit import Committer
+from otel_audit.archive.commit import Committer, Row, row_of
 from otel_audit.archive.database import Database
+from otel_audit.archive.folding import Folding
 from otel_audit.archive.pending import Pending, wake_callers
 from otel_audit.errors import ArchiveError, AuditError
 from otel_audit.record import AuditRecord, Receipt
@@ -29,6 +28,8 @@ __all__ = ["Writer"]
 
 _BATCH: Final = 1_024
 _QUEUE: Final = 16_384
+_LARGE: Final = 8_192
+"""Bytes above which a record is committed at once: a full queue takes 128 MiB at the most."""
 _LINGER: Final = 0.005
 """Seconds that records nobody waits for may gather: fewer, larger commits."""
 _IDLE: Final = 1.0
@@ -36,7 +37,12 @@ _IDLE: Final = 1.0
 _log = logging.getLogger("otel_audit.archive")
 
 
-class Writer:
+def _flush(writer: weakref.ref[Writer]) -> None:
+    if (alive := writer()) is not None:
+        alive.flush(5.0)
+
+
+class Writer(forksafe.ForkAware):
     """Appends records to one archive, from any number of threads, tasks and processes.
 
     Args:
@@ -56,17 +62,19 @@ class Writer:
         self._database = database
         self._committer = Committer(database, resource, scope)
         self._on_commit = on_commit
-        self._unfolded = index.SLICE  # not known yet: look
+        self._folding = Folding(database)
         self._reset()
         forksafe.register(self)
 
     def _reset(self) -> None:
-        self._queue: deque[Pending] = deque()
+        self._queue: deque[Row | Pending] = deque()
         self._condition = threading.Condition()
         self._thread: threading.Thread | None = None
         self._sleeping = False
         self._waiters = 0
         self._busy = 0
+        self._done = 0
+        self._lost = 0
         self._closed = False
         self._refused_since = 0.0
 
@@ -100,19 +108,23 @@ class Writer:
         Raises:
             ArchiveError: It was not committed; or, after `timeout`, it is not known whether it was.
         """
-        pending = Pending(record, otlp)
-        if not self._queue and self._database.lock(timeout, blocking=False):
-            try:
+        row = row_of(record, otlp)
+        try:
+            # The lock within: an interrupt can come as soon as it is taken.
+            inline = not self._queue and self._database.lock(timeout, blocking=False)
+            if inline:
                 self._check_open()
-                self._commit([pending])
-            finally:
-                self._database.unlock()
-            if self._unfolded >= index.SLICE or self._thread is None:
-                self._wake()
-            return pending.result()
+                sequence, (leaf,) = self._commit([row])
+        finally:
+            self._database.unlock()
+        if inline:
+            receipt = Receipt(record.record_id, sequence, leaf.hex(), time.time_ns())
+            if self._folding.due or self._thread is None:
+                self._wake_if_possible()
+            return receipt
         done = threading.Lock()
         done.acquire()
-        pending.done = done
+        pending = Pending(row, done)
         self._put(pending)
         if not done.acquire(timeout=timeout):
             self._give_up(pending, timeout)
@@ -129,12 +141,11 @@ class Writer:
         Raises:
             ArchiveError: It was not committed; or, after `timeout`, it is not known whether it was.
         """
-        pending = Pending(record, otlp)
-        pending.loop = asyncio.get_running_loop()
-        future: asyncio.Future[Receipt] = pending.loop.create_future()
-        pending.done = future
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Receipt] = loop.create_future()
+        pending = Pending(row_of(record, otlp), future, loop)
         self._put(pending)
-        deadline = pending.loop.call_later(timeout, self._expire, pending, timeout)
+        deadline = loop.call_later(timeout, self._expire, pending, timeout)
         try:
             return await future
         finally:
@@ -159,9 +170,12 @@ class Writer:
         Raises:
             ArchiveError: The queue stayed full.
         """
+        if len(otlp) > _LARGE:
+            self.write(record, otlp, timeout)
+            return
         if len(self._queue) >= _QUEUE:
             self._wait_for_room(timeout)
-        self._leave(Pending(record, otlp))
+        self._leave(row_of(record, otlp))
 
     async def enqueue_async(self, record: AuditRecord, otlp: bytes, timeout: float) -> None:
         """Leave one record to the writer thread like `enqueue`, without blocking the event loop while it is full.
@@ -169,38 +183,42 @@ class Writer:
         Raises:
             ArchiveError: The queue stayed full.
         """
-        if len(self._queue) < _QUEUE:
-            self._leave(Pending(record, otlp))
+        if len(otlp) > _LARGE:
+            await self.write_async(record, otlp, timeout)
+        elif len(self._queue) < _QUEUE:
+            self._leave(row_of(record, otlp))
         else:
             await asyncio.to_thread(self.enqueue, record, otlp, timeout)
 
     def flush(self, timeout: float) -> bool:
-        """Wait until all that was queued is committed; return whether it is."""
+        """Wait until all that was queued before the call is committed; return whether it is."""
         deadline = time.monotonic() + timeout
         with self._condition:
+            last = self._done + self._busy + len(self._queue)
             self._waiters += 1  # ends the lingering
             try:
                 self._condition.notify_all()
-                while self._queue or self._busy:
+                while self._done < last:
                     if not self._condition.wait(max(0.0, deadline - time.monotonic())):
-                        return not (self._queue or self._busy)
+                        return self._done >= last
             finally:
                 self._waiters -= 1
         return True
 
     def close(self, timeout: float) -> bool:
-        """Commit what is queued, fold the rest, stop the thread; return whether nothing was left behind."""
-        flushed = self.flush(timeout)
+        """Take nothing more, commit what is queued, stop the thread; return whether nothing was left behind."""
         with self._condition:
             self._closed = True
             self._condition.notify_all()
-            thread, lost = self._thread, len(self._queue)
+            thread = self._thread
         if thread is not None:
             thread.join(max(timeout, 1.0))
-        if not flushed:
+        lost = len(self._queue) + self._busy
+        if lost:
             _log.error("%d queued audit records were not written to %s", lost, self._database.path)
-        self._database.close()
-        return flushed
+        if not (thread is not None and thread.is_alive()):
+            self._database.close()  # else it waits for a lock, and the process will end under it
+        return not lost and not self._lost
 
     # -- queue --
 
@@ -220,14 +238,14 @@ class Writer:
                 self._sleeping = False
                 self._condition.notify_all()
 
-    def _leave(self, pending: Pending) -> None:
+    def _leave(self, row: Row) -> None:
         """Queue a record that nobody waits for; takes no lock while the thread is awake."""
-        self._queue.append(pending)
+        self._queue.append(row)
         if self._closed:
             with self._condition:
-                if pending not in self._queue:
+                if row not in self._queue:
                     return  # the thread took it before it ended
-                self._queue.remove(pending)
+                self._queue.remove(row)
             self._check_open()
         # The thread says that it sleeps before it looks at the queue for the last time.
         if self._sleeping or self._thread is None:
@@ -240,9 +258,24 @@ class Writer:
             self._sleeping = False
             self._condition.notify_all()
 
+    def _wake_if_possible(self) -> None:
+        """Wake the thread to fold; the record is on disk, so that nothing may be raised."""
+        try:
+            self._wake()
+        except ArchiveError as error:
+            _log.warning("folding of %s must wait: %s", self._database.path, error)
+
     def _start(self) -> None:
-        self._thread = threading.Thread(target=self._run, name="otel-audit-writer", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._run, name="otel-audit-writer", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise ArchiveError(
+                f"the writer's thread cannot be started: {error}", "raise the limit of threads"
+            ) from error
+        # Only now: one that could not be started would be waited for in vain.
+        self._thread = thread
+        forksafe.at_end_of_child(self, _flush)
 
     def _wait_for_room(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout
@@ -268,10 +301,8 @@ class Writer:
             except ValueError:
                 what = "may or may not be recorded"
         if pending.receipt is None and pending.error is None:
-            raise ArchiveError(
-                f"record {pending.record.record_id} {what}: no commit within {timeout:g} s",
-                "look at the archive's disk",
-            )
+            message = f"record {pending.row[0]} {what}: no commit within {timeout:g} s"
+            raise ArchiveError(message, "look at the archive's disk")
 
     # -- the thread --
 
@@ -281,14 +312,14 @@ class Writer:
             if batch is None:
                 # A process that lives for one record, such as a cron job's, is never idle: without this, archives that
                 # only such ones write to would never be folded.
-                self._fold(at_least=index.SLICE, patience=1.0)
+                self._folding.run(patience=1.0)
                 break
             self._process(batch)
-            self._fold(at_least=index.SLICE if batch else 1)
+            self._folding.run(idle=not batch)
         with self._condition:
             self._thread = None
 
-    def _next_batch(self) -> list[Pending] | None:
+    def _next_batch(self) -> list[Row | Pending] | None:
         """Return what waits, an empty list when idle, None when closed."""
         with self._condition:
             self._sleeping = True  # before the look at the queue, see `_leave`
@@ -305,33 +336,35 @@ class Writer:
             self._busy = len(batch)
             return batch
 
-    def _process(self, batch: list[Pending]) -> None:
+    def _process(self, batch: list[Row | Pending]) -> None:
         if not batch:
             return
         try:
             with self._database:
-                self._commit(batch)
+                first, leaves = self._commit([item.row if isinstance(item, Pending) else item for item in batch])
+            committed = time.time_ns()
+            for sequence, (item, leaf) in enumerate(zip(batch, leaves, strict=True), first):
+                if isinstance(item, Pending):
+                    item.receipt = Receipt(item.row[0], sequence, leaf.hex(), committed)
         except AuditError as error:
             self._refuse(batch, error)
         except Exception as error:  # noqa: BLE001 - the thread must live, and callers must hear of it
-            # Whatever it is, those who wait must hear of it, and the thread must live.
             _log.exception("a commit to %s failed unexpectedly", self._database.path)
             self._refuse(batch, ArchiveError(f"the commit failed: {error!r}", "report this as a fault"))
-        waited = sum(1 for pending in batch if pending.done is not None)
+        waiting = [item for item in batch if isinstance(item, Pending)]
         with self._condition:
             self._busy = 0
-            self._waiters -= waited
+            self._done += len(batch)
+            self._waiters -= len(waiting)
             self._condition.notify_all()
-        wake_callers(batch)
+        wake_callers(waiting)
 
-    def _refuse(self, batch: list[Pending], error: AuditError) -> None:
+    def _refuse(self, batch: list[Row | Pending], error: AuditError) -> None:
         """Tell those who wait; keep the others, for whom nobody can raise, and try again."""
-        keep = []
-        for pending in batch:
-            if pending.done is None:
-                keep.append(pending)
-            else:
-                pending.error = error
+        keep = [item for item in batch if not isinstance(item, Pending)]
+        for item in batch:
+            if isinstance(item, Pending):
+                item.error = error
         if not keep:
             return
         if not self._refused_since or time.monotonic() - self._refused_since > 60:
@@ -340,40 +373,24 @@ class Writer:
         with self._condition:
             if self._closed:
                 _log.error("%d queued audit records are lost: %s", len(keep), error)
+                self._lost += len(keep)
                 return
             self._queue.extendleft(reversed(keep))
+            self._done -= len(keep)
         time.sleep(0.05)
 
-    def _fold(self, *, at_least: int, patience: float = 10.0) -> None:
-        try:
-            while self._unfolded >= at_least and self._database.lock(patience):
-                try:
-                    self._unfolded = index.fold(self._database.locked_connection())
-                finally:
-                    self._database.unlock()
-        except (apsw.Error, AuditError) as error:
-            # Queries scan what is not folded: nothing is lost, and the next commit tries again.
-            _log.warning("postponed folding of %s: %s", self._database.path, error)
-        except Exception:  # noqa: BLE001 - the thread must live
-            _log.exception("folding of %s failed unexpectedly", self._database.path)
-
-    def _commit(self, batch: Sequence[Pending]) -> None:
-        """Commit, under the database's lock, and keep the receipts."""
-        self._committer.commit(batch)
-        self._unfolded += len(batch)
+    def _commit(self, rows: Sequence[Row]) -> tuple[int, list[bytes]]:
+        """Commit, under the database's lock, and tell whom it concerns."""
+        first, leaves = self._committer.commit(rows)
+        self._folding.unfolded += len(rows)
         self._refused_since = 0.0
         try:
-            self._on_commit(len(batch), self._committer.head)
+            self._on_commit(len(rows), self._committer.head)
         except Exception:  # noqa: BLE001 - the records are on disk: nobody may hear otherwise
             _log.exception("records up to %d are committed, but nobody was told", self._committer.head)
+        return first, leaves
 
     # -- forks --
-
-    def before_fork(self) -> None:
-        """Nothing to close: the database closes itself."""
-
-    def after_fork_in_parent(self) -> None:
-        """Nothing happened here."""
 
     def after_fork_in_child(self) -> None:
         """Forget the parent's thread and what it will write."""

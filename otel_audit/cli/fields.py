@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from otel_audit.cli.safe import json_text
 
-__all__ = ["FLAT", "NAMES", "lookup", "plain_text", "select"]
+__all__ = ["FLAT", "NAMES", "lookup", "plain_text", "select", "similar"]
 
 _SIMPLE: Final = (
     "sequence", "record_id", "time", "host", "user", "source", "type", "outcome", "action", "trace_id", "span_id",
@@ -56,6 +56,14 @@ def select(record: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
             place = inner
         place[last] = lookup(record, name)
     return chosen
+
+
+def similar(name: str, known: Iterable[str]) -> str:
+    """Return the question whether a similar name was meant, to be put into a message; empty where none is similar."""
+    import difflib  # start-up time: for messages only
+
+    near = difflib.get_close_matches(name, known, 1, 0.7)
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def plain_text(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""What stands below a row of the table with ``--show-note``: message, custom fields, what was altered, the trace."""
+"""What stands below a row of the table with ``--show-note``: message, actor, target, custom fields, marks, trace."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from otel_audit.cli.fields import plain_text
 from otel_audit.cli.safe import escape
 from otel_audit.record import AuditRecord, to_json
 
-__all__ = ["notes"]
+__all__ = ["notes", "other_actor"]
+
+
+def other_actor(record: AuditRecord) -> str | None:
+    """Return who acted where the rest of the row does not say it: neither the user nor, host-wide, the source."""
+    usual = record.source if record.user is None else record.user or "unknown"
+    return None if record.actor.id == usual else record.actor.id
 
 
 def notes(record: AuditRecord, trace_url: str | None) -> Iterator[str]:
@@ -21,6 +27,9 @@ def notes(record: AuditRecord, trace_url: str | None) -> Iterator[str]:
     # Without a message of the call's, the body only repeats the row.
     if record.message is not None and not record.message.startswith(f"{record.type} ({record.outcome}) "):
         yield escape(record.message)
+    actor = other_actor(record)
+    if actor is not None:
+        yield escape(f"actor={'' if record.actor.type == 'user' else f'{record.actor.type}:'}{actor}")
     if record.target is not None:
         yield escape(f"target={record.target.type or ''}{':' if record.target.type else ''}{record.target.id}")
     shown = [

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from otel_audit.archive.filters import Filter
+from otel_audit.cli.fields import similar
 from otel_audit.cli.values import ArchiveFile, Moment, Recorded
 from otel_audit.errors import ConfigError
 
@@ -19,6 +20,11 @@ __all__ = ["archive_option", "chosen_archive", "filter_options", "make_filter"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _OUTCOMES: Final = ("success", "failure", "unknown")
+_WHERE: Final = (
+    "host", "user", "source", "type", "outcome", "action", "trace_id", "span_id", "record_id", "message", "event_name",
+    "body",
+)  # fmt: skip
+"""What ``--where`` can ask for beside names with a dot: attributes, and custom fields."""
 
 
 def archive_option(command: _Command) -> _Command:
@@ -150,9 +156,22 @@ def _where(pairs: tuple[str, ...]) -> dict[str, str]:
             raise ConfigError(
                 f"--where {pair!r} is no FIELD=VALUE", "write for example --where reason.condition=expired"
             )
+        _check_field(field)
         if wanted.setdefault(field, value) != value:
             raise ConfigError(f"--where asks for two values of {field!r}", "give each field once")
     return wanted
+
+
+def _check_field(field: str) -> None:
+    # Any name with a dot can be an attribute or a custom field; of the others all are known.
+    if "." in field or field in _WHERE:
+        return
+    if field in {"actor", "target"}:
+        raise ConfigError(f"--where {field!r} is a group", f"give {field}.id or {field}.type")
+    raise ConfigError(
+        f"--where {field!r} is no field that can be asked for{similar(field, _WHERE)}",
+        f"give {', '.join(_WHERE)}, GROUP.FIELD or an attribute such as audit.target.id",
+    )
 
 
 def _address(address: str | None) -> str | None:

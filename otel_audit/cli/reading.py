@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from otel_audit.archive.filters import Filter
+from otel_audit.archive.filters import Filter, nanoseconds
 from otel_audit.archive.query import Archive, Row
 from otel_audit.errors import ArchiveError
 from otel_audit.record import AuditRecord
@@ -85,7 +85,7 @@ def follow(
     limit: int | None,
     checkpoint: Checkpoint | None,
 ) -> None:
-    """Print the last records and then new ones as they are recorded, until interrupted.
+    """Print the last records and then new ones as they are recorded, until interrupted or until the filter's own end.
 
     Args:
         archive: The archive; an error where its file is removed or replaced.
@@ -105,7 +105,10 @@ def follow(
         else:
             newest = list(read(replace(wanted, before=done + 1), limit=limit, oldest_first=False))
             _print(printer, iter(reversed(newest)))
+        until = None if wanted.until is None else nanoseconds(wanted.until)
         while True:
+            # Before the look: what was recorded until then is shown.
+            over = until is not None and time.time_ns() >= until
             end = head(archive)
             if end > done:
                 _print(printer, read(replace(wanted, after=done, before=end + 1), limit=None, oldest_first=True))
@@ -114,6 +117,8 @@ def follow(
                     checkpoint.save(done)
             elif _identity(archive) != file:
                 raise ArchiveError(f"the archive {archive.path} was removed or replaced", "follow the new one")
+            if over:
+                return
             time.sleep(_POLL)
     except KeyboardInterrupt:
         # The usual end. Each look ended with a flush.

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
-from typing import get_args
+from typing import Any, NoReturn, get_args
 
 import click
 
 from otel_audit.catalog import Outcome
 from otel_audit.cli.options import archive_option, chosen_archive
 from otel_audit.cli.safe import escape, json_text
-from otel_audit.cli.values import Moment
+from otel_audit.cli.values import Host, Moment
 from otel_audit.errors import InvalidRecord
 from otel_audit.record import Session, rfc3339
 
@@ -19,7 +20,7 @@ __all__ = ["command"]
 
 
 @click.command(short_help="Record an event.")
-@click.argument("host")
+@click.argument("host", type=Host())
 @click.argument("type_", metavar="TYPE")
 @click.option("--user", metavar="NAME", help="The account; without it the record is host-wide.")
 @click.option("--source", default="shell", show_default=True, metavar="NAME", help="The component that records.")
@@ -35,7 +36,13 @@ __all__ = ["command"]
 @click.option(
     "--timestamp", type=Moment(), metavar="TIME", help="When it happened, as for show --since.  [default: now]"
 )
-@click.option("--field", "fields", multiple=True, metavar="GROUP.FIELD=VALUE", help="A custom field. Repeatable.")
+@click.option(
+    "--field",
+    "fields",
+    multiple=True,
+    metavar="GROUP.FIELD=VALUE",
+    help="A custom field: = gives text, and GROUP.FIELD:=JSON a number, boolean, list or map. Repeatable.",
+)
 @click.option(
     "-o", "--output", "form", type=click.Choice(("text", "json")), default="text", help="Form.  [default: text]"
 )
@@ -65,6 +72,9 @@ def command(
     Nothing is sent: the shipper of the application, or otel-audit ship, delivers it. Arguments that are no UTF-8 are
     recorded with backslash escapes.
     """
+    if timestamp is not None and not 0 < timestamp < 2**63:
+        # Recorded with a mark where it may be a client's clock; here it is a slip of whoever types it.
+        raise click.BadParameter("it must lie between 1970 and 2262.", param_hint="--timestamp")
     session = Session(session_id, session_type, ip, client)
     custom = _custom(fields)
     from otel_audit.cli.complaints import log_to_stderr
@@ -98,15 +108,32 @@ def command(
     sys.stdout.write(text + "\n")
 
 
-def _custom(fields: Sequence[str]) -> dict[str, dict[str, str]]:
-    groups: dict[str, dict[str, str]] = {}
+def _custom(fields: Sequence[str]) -> dict[str, dict[str, Any]]:
+    groups: dict[str, dict[str, Any]] = {}
     for text in fields:
-        name, separator, value = text.partition("=")
+        name, separator, given = text.partition("=")
+        value: Any = given
+        if name.endswith(":"):
+            name, value = name[:-1], _json(text, given)
         group, dot, field = name.partition(".")
         if not separator or not dot or not group or not field:
             raise InvalidRecord(
                 f"--field {text!r} is no GROUP.FIELD=VALUE", "write for example --field reason.text=expired"
             )
-        if groups.setdefault(group, {}).setdefault(field, value) != value:
+        if repr(groups.setdefault(group, {}).setdefault(field, value)) != repr(value):
             raise InvalidRecord(f"--field gives two values for {name!r}", "give each field once")
     return groups
+
+
+def _json(text: str, value: str) -> Any:
+    """Return the value of ``GROUP.FIELD:=JSON``."""
+
+    def refuse(constant: str) -> NoReturn:
+        raise ValueError(f"{constant} is no JSON")
+
+    try:
+        return json.loads(value, parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRecord(
+            f"--field {text!r} gives no JSON behind := ({error})", "write for example --field backup.size:=7"
+        ) from None

@@ -18,8 +18,9 @@ from otel_audit.errors import AuditError
 __all__ = ["EPILOG", "command_line", "run"]
 
 EPILOG: Final = """\
-Exit status: 0 done; 1 something needs an operator (status), or not all was delivered (ship --once);
-2 wrong usage or setting, or an archive that cannot be used; 70 a fault of otel-audit itself; 130 interrupted.
+Exit status: 0 done; 1 something needs an operator (status), not all was delivered (ship --once), or a record is no
+dead letter (requeue); 2 wrong usage or setting, or an archive that cannot be used; 70 a fault of otel-audit itself;
+130 interrupted.
 """
 
 
@@ -81,6 +82,13 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _usage(error: click.ClickException) -> str:
+    if isinstance(error, click.NoSuchOption) and error.possibilities:
+        # click's own idea of similar finds --ip in --tpye.
+        import difflib  # for this message only
+
+        names = [option.strip("-") for option in error.possibilities]
+        near = difflib.get_close_matches(error.option_name.strip("-"), names, 1, 0.7)
+        error = click.NoSuchOption(error.option_name, possibilities=[f"--{name}" for name in near], ctx=error.ctx)
     message = error.format_message().rstrip(".")
     context = getattr(error, "ctx", None)
     return f"{message}: see {context.command_path} --help" if context is not None else message

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 import click
 
-from otel_audit.archive.filters import Filter
+from otel_audit.archive.filters import Filter, nanoseconds
 from otel_audit.archive.query import Archive, Row, open_archive
 from otel_audit.cli.options import archive_option, chosen_archive, filter_options, make_filter
 from otel_audit.cli.reading import Reader, follow, head, resume
@@ -53,7 +54,13 @@ class _Request:
     " begin with for --follow, else all]",
 )
 @click.option("--reverse", "oldest_first", is_flag=True, help="Oldest first; --limit counts from the oldest then.")
-@click.option("-f", "--follow", "follow", is_flag=True, help="Show the last records, then new ones as they come.")
+@click.option(
+    "-f",
+    "--follow",
+    "follow",
+    is_flag=True,
+    help="Show the last records, then new ones as they come; with --until, up to that time.",
+)
 @click.option(
     "-o", "--output", "form", type=click.Choice(_FORMS), default="table", help="Form of the output.  [default: table]"
 )
@@ -63,7 +70,9 @@ class _Request:
 @click.option("--utc", is_flag=True, help="Times of tables in UTC; all other forms always have UTC.")
 @click.option("--show-ip/--no-show-ip", default=True, help="Show sessions' addresses, or remove them from everything.")
 @click.option("--show-location", is_flag=True, help="A column with country and continent, where they are known.")
-@click.option("--show-note", is_flag=True, help="Below each row: message, target, custom fields, what was altered.")
+@click.option(
+    "--show-note", is_flag=True, help="Below each row: message, actor, target, custom fields, what was altered."
+)
 @click.option(
     "--checkpoint",
     metavar="FILE",
@@ -81,17 +90,19 @@ class _Request:
 def command(*, archive: str | None, **given: Any) -> None:
     """Show the records of a host or a user, or of all, newest first.
 
-    Newest is by the order of recording. Off a terminal, tables have no colours and symbols, and as much width as they
-    need, or as COLUMNS says.
+    Newest is by the order of recording. Tables show in parentheses who acted where it was not the user. Off a terminal,
+    tables have no colours and symbols, and as much width as they need, or as COLUMNS says.
     """
     wanted = make_filter(given)
     request = _Request(one_host=wanted.host is not None, **given)
-    _check(request)
+    _check(request, wanted)
     with open_archive(chosen_archive(archive)) as opened:
         _show(opened, wanted, request)
 
 
-def _check(request: _Request) -> None:
+def _check(request: _Request, wanted: Filter) -> None:
+    if request.follow and wanted.until is not None and nanoseconds(wanted.until) <= time.time_ns():
+        raise ConfigError("--follow shows what comes, and --until is past already", "leave out one of them")
     if request.follow and request.form == "json":
         raise ConfigError("--follow has no end, a JSON array has one", "use -o jsonl")
     if request.fields and request.form == "otlp":
@@ -130,6 +141,8 @@ def _show(archive: Archive, wanted: Filter, request: _Request) -> None:
         follow(archive, read, printer, wanted, limit=limit, checkpoint=checkpoint)
     elif checkpoint is not None:
         resume(read, printer, wanted, limit=limit, end=end, checkpoint=checkpoint)
+        if not printer.count:
+            _remark("no record matches that was not shown before")
     else:
         _dump(read, wanted, limit, printer, request)
 
@@ -145,7 +158,7 @@ def _dump(read: Reader, wanted: Filter, limit: int | None, printer: Any, request
             break
         printer.write(record)
     printer.finish()
-    if request.form == "table" and not printer.count:
+    if not printer.count:
         _remark("no record matches")
 
 

@@ -20,6 +20,7 @@ from otel_audit.cli.options import archive_option, chosen_archive, filter_option
 from otel_audit.cli.safe import escape, json_text
 from otel_audit.cli.terminal import Terminal, standard_output
 from otel_audit.cli.times import shown_time
+from otel_audit.cli.values import Whole
 from otel_audit.record import rfc3339
 
 __all__ = ["command"]
@@ -54,7 +55,12 @@ class _Stats:
 @click.command(short_help="Count records by time, type, user and outcome.")
 @filter_options
 @click.option(
-    "--top", type=click.IntRange(1, 1000), default=10, show_default=True, metavar="N", help="Types and users to list."
+    "--top",
+    type=Whole("number of rows", 1000),
+    default=10,
+    show_default=True,
+    metavar="N",
+    help="Types and users to list.",
 )
 @click.option("--utc", is_flag=True, help="Days and hours of the charts in UTC; JSON always has UTC.")
 @click.option(

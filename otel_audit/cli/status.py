@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import click
@@ -109,7 +110,7 @@ def _text(status: Status, now: int, *, utc: bool) -> Iterator[str]:
 
     yield f"archive             {escape(status.archive)}"
     yield f"archive id          {escape(status.archive_id)}"
-    yield f"size                {_size(status.size)}"
+    yield f"size                {_sizes(status)}"
     yield f"records             {status.records}"
     yield f"sequence            {status.sequence}"
     yield f"first record        {moment(status.first, 'none')}"
@@ -132,6 +133,16 @@ def _delivery(destination: DestinationStatus, last_success: str) -> Iterator[str
     yield f"  last error        {escape(destination.last_error or 'none')}"
     yield f"  dead letters      {destination.dead_letters}"
     yield f"  blocked           {escape(destination.blocked or 'no')}"
+
+
+def _sizes(status: Status) -> str:
+    """Return the size of the archive, and beside it that of its log, which the next clean close folds in."""
+    try:
+        log = Path(f"{status.archive}-wal").stat().st_size
+    except OSError:
+        log = 0
+    own = _size(max(status.size - log, 0))
+    return f"{own} (+ {_size(log)} write-ahead log)" if log else own
 
 
 def _size(size: int) -> str:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from otel_audit.cli.fields import lookup, plain_text
 from otel_audit.cli.layout import Column, Layout, wrapped
-from otel_audit.cli.notes import notes
+from otel_audit.cli.notes import notes, other_actor
 from otel_audit.cli.safe import escape
 from otel_audit.cli.terminal import Terminal, standard_output
-from otel_audit.cli.times import shown_time
+from otel_audit.cli.times import shorter_forms, shown_time
 from otel_audit.record import AuditRecord, to_json
 
 if TYPE_CHECKING:
@@ -87,24 +88,60 @@ class TablePrinter:
             return
         self._waiting.append(record)
         if len(self._waiting) >= _SAMPLE:
-            self.flush()
+            self._open(complete=False)
 
     def flush(self) -> None:
         """Print what waits, and from now on each record at once."""
         if self._layout is None:
-            sample = [[cell(record) for _, cell in self._cells] for record in self._waiting]
-            self._layout = Layout(self._columns, sample, self._out.width, growing=self._growing)
-            for line in self._layout.lines([column.header for column in self._columns]):
-                self._line([(text, "bold", None) for _, text in line])
-            for record in self._waiting:
-                self._print(record, self._layout)
-            self._waiting.clear()
+            self._open(complete=False)
         sys.stdout.flush()
 
     def finish(self) -> None:
         """Print what waits; without any record there is no table."""
-        if self.count:
-            self.flush()
+        if self.count and self._layout is None:
+            self._open(complete=not self._growing)
+        sys.stdout.flush()
+
+    def _open(self, *, complete: bool) -> None:
+        """Print the heading and what waits.
+
+        Args:
+            complete: Whether no other record will follow.
+        """
+        self._layout = self._fitted_layout(complete=complete)
+        for line in self._layout.lines([column.header for column in self._columns]):
+            self._line([(text, "bold", None) for _, text in line])
+        for record in self._waiting:
+            self._print(record, self._layout)
+        self._waiting.clear()
+
+    def _fitted_layout(self, *, complete: bool) -> Layout:
+        """Return the widths, having shortened the times where that leaves more of the rest."""
+
+        def layout(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Layout:
+            return Layout(columns, rows, self._out.width, growing=self._growing)
+
+        sample = [[cell(record) for _, cell in self._cells] for record in self._waiting]
+        best = layout(self._columns, sample)
+        place = next((n for n, column in enumerate(self._columns) if column.header.lower() == "time"), None)
+        if place is None or not any(best.strain):
+            return best
+        column, cell = self._cells[place]
+        for form in shorter_forms([row[place] for row in sample], complete=complete):
+            # Without seconds only for the type's sake: what is left out can be asked for, what is not shown misleads.
+            if not form.seconds and not best.strain[2]:
+                continue
+            columns = [*self._columns]
+            columns[place] = replace(
+                column, header=form.header or column.header, usual=len(form.cut(_now(utc=self._style.utc)))
+            )
+            rows = [[*row[:place], form.cut(row[place]), *row[place + 1 :]] for row in sample]
+            other = layout(columns, rows)
+            if other.strain < best.strain:
+                best = other
+                self._cells[place] = (columns[place], lambda record, form=form: form.cut(cell(record)))  # type: ignore[misc]
+        self._columns = [column for column, _ in self._cells]
+        return best
 
     def _print(self, record: AuditRecord, layout: Layout) -> None:
         link = None
@@ -157,13 +194,21 @@ def _usual_cells(style: TableStyle, out: Terminal) -> _Cells:
     def address(record: AuditRecord) -> str:
         return escape(str(record.session.ip)) if record.session and record.session.ip is not None else ""
 
-    cells: _Cells = [(Column("Time", 1, 25), lambda record: shown_time(record.time, utc=style.utc))]
+    cells: _Cells = [
+        (
+            Column("Time", least=25, whole=True, usual=len(_now(utc=style.utc))),
+            lambda record: shown_time(record.time, utc=style.utc),
+        )
+    ]
     if style.host:
         cells.append((Column("Host", 5, 12, usual=12), lambda record: escape(record.host)))
     cells += [
-        (Column("User", 2, usual=12), lambda record: "" if record.user is None else escape(record.user)),
-        (Column("Event", whole=True, usual=22), lambda record: escape(record.type)),
-        (Column("Outcome", usual=9 if with_symbols else 7), outcome),
+        (Column("User", least=16, bare=8, usual=12), _who),
+        (
+            Column("Event", least=30, bare=16, whole=True, second=True, usual=22),
+            lambda record: escape(record.type),
+        ),
+        (Column("Outcome", least=9, second=True, usual=9 if with_symbols else 7), outcome),
     ]
     if style.address:
         cells.append((Column("IP", 4, 15, usual=15), address))
@@ -182,6 +227,20 @@ def _location(record: AuditRecord) -> str:
     return escape(", ".join(code for code in known if code))
 
 
+def _now(*, utc: bool = False) -> str:
+    return shown_time(time.time_ns(), utc=utc)
+
+
+def _who(record: AuditRecord) -> str:
+    """Return the user, and the actor in parentheses where that is somebody else."""
+    user = record.user or ""
+    # Names come from clients: one that looks like a user with an actor stands in quotes.
+    if user.startswith(("(", '"')) or " (" in user:
+        user = f'"{user}"'
+    actor = other_actor(record)
+    return escape(user if actor is None else f"{user} ({actor})".lstrip())
+
+
 def _field_cells(style: TableStyle) -> _Cells:
     """Return a column for each field that was asked for; the first ones are the last to be left out."""
 
@@ -190,8 +249,10 @@ def _field_cells(style: TableStyle) -> _Cells:
             return lambda record: shown_time(record.time, utc=style.utc)
         return lambda record: escape(plain_text(lookup(to_json(record), name)))
 
-    always = {"type", "outcome", "time"}
-    return [
-        (Column(name, 0 if name in always else number, whole=name == "type"), cell(name))
-        for number, name in enumerate(style.fields, 1)
-    ]
+    always = {
+        "time": Column("time", least=25, whole=True, usual=len(_now(utc=style.utc))),
+        "user": Column("user", least=16, bare=8),
+        "type": Column("type", least=30, bare=16, whole=True, second=True),
+        "outcome": Column("outcome", least=9, second=True),
+    }
+    return [(always.get(name, Column(name, number)), cell(name)) for number, name in enumerate(style.fields, 1)]

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
-__all__ = ["FORMS", "age", "day_start", "from_nanoseconds", "parse_duration", "parse_time", "shown_time"]
+__all__ = [
+    "FORMS",
+    "TimeForm",
+    "age",
+    "day_start",
+    "from_nanoseconds",
+    "parse_duration",
+    "parse_time",
+    "shorter_forms",
+    "shown_time",
+]
 
 FORMS: Final = (
     "2026-01-31, 2026-01-31T12:00:00[Z|+01:00], today, yesterday, now, or an age such as 30s, 15m, 2h, 7d, 1w"
@@ -103,6 +114,43 @@ def shown_time(nanoseconds: int, *, utc: bool = False) -> str:
     """Return a time as tables show it, to the second and with its zone, e.g. ``2026-01-31 13:00:00+01:00``."""
     text = from_nanoseconds(nanoseconds, utc=utc).isoformat(" ", "seconds")
     return f"{text[:-6]}Z" if text.endswith("+00:00") else text
+
+
+class TimeForm(NamedTuple):
+    """A shorter form of what `shown_time` returns, for a column of times.
+
+    Args:
+        header: What the cells have in common, else None.
+        start: Characters that are left out at the beginning.
+        seconds: Whether seconds are shown.
+    """
+
+    header: str | None
+    start: int
+    seconds: bool
+
+    def cut(self, text: str) -> str:
+        """Return a time, as shown in full, in this form."""
+        return text[self.start :] if self.seconds else text[self.start : 16] + text[19:]
+
+
+def shorter_forms(times: Iterable[str], *, complete: bool) -> Iterator[TimeForm]:
+    """Iterate over the shorter forms of a column of times, none of which hides what differs but seconds.
+
+    Args:
+        times: As `shown_time` returns them.
+        complete: Whether no other time will follow.
+    """
+    days = {text[:10] for text in times} if complete else set()
+    if len(days) == 1:
+        (day,) = days
+        yield TimeForm(day, 11, seconds=True)
+        yield TimeForm(day[5:], 11, seconds=False)
+        return
+    yield TimeForm(None, 0, seconds=False)
+    years = {day[:4] for day in days}
+    if len(years) == 1:
+        yield TimeForm(years.pop(), 5, seconds=False)
 
 
 def age(nanoseconds: int) -> str:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from otel_audit.cli.fields import NAMES
+from otel_audit.cli.fields import NAMES, similar
 from otel_audit.cli.times import parse_duration, parse_time
 
-__all__ = ["ArchiveFile", "Duration", "FieldList", "Limit", "Moment", "Recorded"]
+__all__ = ["ArchiveFile", "Duration", "FieldList", "Host", "Limit", "Moment", "Recorded", "Seconds", "Whole"]
 
 if TYPE_CHECKING:
     ParamType = click.ParamType[Any]
@@ -27,6 +27,18 @@ class Recorded(ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ARG002 - click's signature
         """Return the text as the archive holds it."""
         return str(value).encode(errors="backslashreplace").decode()
+
+
+class Host(ParamType):
+    """The host that a record belongs to."""
+
+    name = "host"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the host; none and any are errors, and the call's own message is for programmers."""
+        if value in {"", "*"}:
+            self.fail(f"{value!r} is no host: name the tenant or virtual host that the event belongs to", param, ctx)
+        return str(value)
 
 
 class ArchiveFile(ParamType):
@@ -88,6 +100,44 @@ class Limit(ParamType):
         return int(text)
 
 
+class Whole(ParamType):
+    """A whole number within a range.
+
+    Args:
+        what: What it is, for messages.
+        highest: The largest; the smallest is 1.
+    """
+
+    name = "number"
+
+    def __init__(self, what: str, highest: int) -> None:
+        self._what, self._highest = what, highest
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number."""
+        text = str(value)
+        if not text.isascii() or not text.isdecimal() or len(text) > 19 or not 1 <= int(text) <= self._highest:
+            self.fail(f"{text!r} is no {self._what}: give a number from 1 to {self._highest}", param, ctx)
+        return int(text)
+
+
+class Seconds(ParamType):
+    """A positive number of seconds."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number."""
+        try:
+            seconds = float(value)
+        except ValueError:
+            seconds = 0.0
+        # A wait without end is what leaving the option out asks for.
+        if not 0 < seconds < 1e9:
+            self.fail(f"{value!r} is no number of seconds: give one above 0, such as 2.5", param, ctx)
+        return seconds
+
+
 class FieldList(ParamType):
     """Names of fields, separated by commas."""
 
@@ -102,6 +152,9 @@ class FieldList(ParamType):
             custom = name.split(".")
             if name not in NAMES and not (custom[0] == "custom" and all(custom)):
                 self.fail(
-                    f"{name!r} is no field: give some of {', '.join(sorted(NAMES))}, custom.GROUP.FIELD", param, ctx
+                    f"{name!r} is no field{similar(name, NAMES)}: give some of {', '.join(sorted(NAMES))},"
+                    " custom.GROUP.FIELD",
+                    param,
+                    ctx,
                 )
         return names

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import threading
 import time
-import weakref
 from pathlib import Path
 from typing import TypeAlias
 
@@ -14,6 +12,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import RetryInfo
 
+from otel_audit import forksafe
 from otel_audit.delivery.answers import (
     MAX_REQUEST,
     MAX_RESPONSE,
@@ -76,7 +75,7 @@ _TLS = (
 )
 
 
-class GrpcSender:
+class GrpcSender(forksafe.ForkAware):
     """Sends OTLP over gRPC.
 
     A fork waits a moment for the call under way, then ends it, with the answer `RETRY`: gRPC aborts children that are
@@ -101,7 +100,7 @@ class GrpcSender:
         self._call: _Call | None = None
         self._in_flight = 0
         self._forking = self._held = self._closed = False
-        _senders.add(self)
+        forksafe.register(self)
 
     @property
     def endpoint(self) -> str:
@@ -170,7 +169,7 @@ class GrpcSender:
             # gRPC's own threads go on closing after that; forked under them, one child in a hundred hung.
             time.sleep(_SETTLE_SECONDS)
 
-    def after_fork(self) -> None:
+    def after_fork_in_parent(self) -> None:
         """Go on, in the parent."""
         self._forking = False
         if self._held:
@@ -253,27 +252,8 @@ class GrpcSender:
         return Answer(verdict, wording(f"{hint}{reason}"), retry_after=delay)
 
 
-_senders: weakref.WeakSet[GrpcSender] = weakref.WeakSet()
 # Channels of a parent process, kept so that the garbage collector does not close them either.
 _inherited: list[grpc.Channel] = []
-
-
-def _before_fork() -> None:
-    for sender in list(_senders):
-        sender.before_fork()
-
-
-def _after_fork() -> None:
-    for sender in list(_senders):
-        sender.after_fork()
-
-
-def _after_fork_in_child() -> None:
-    for sender in list(_senders):
-        sender.after_fork_in_child()
-
-
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
 
 
 def _content(path: str | None) -> bytes | None:

@@ -63,6 +63,8 @@ def answer_to_failure(error: Exception, settings: OtlpSettings) -> Answer:
         # Also "no such name": the name service of a machine that starts, or is cut off, says so for names that exist.
         return Answer(Verdict.RETRY, wording(f"the name cannot be resolved: {deepest}"))
     text = str(deepest) or type(deepest).__name__
+    if any(isinstance(cause, ConnectionRefusedError) for cause in causes):
+        return Answer(Verdict.RETRY, wording(text))
     return Answer(Verdict.RETRY, wording(f"no connection, or it was lost: {text}"))
 
 

@@ -15,11 +15,14 @@ class Lease:
     """A lock on a file, which the kernel frees when its holder dies, however it dies.
 
     Args:
-        path: The lock file; made where it is missing, never removed (a removed one could be held twice).
+        archive: The archive; the lock file stands beside it, is made where it is missing, and never removed (a removed
+            one could be held twice).
+        destination: The destination's name.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, archive: Path, destination: str) -> None:
+        self._archive = archive
+        self._path = Path(f"{archive}.{destination}.lease")
         self._descriptor: int | None = None
         self._lock = threading.Lock()
 
@@ -36,6 +39,10 @@ class Lease:
     def _take(self) -> bool:
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
+            if os.geteuid() == 0:
+                # Else the application's own user could never ship again after root did once.
+                owner = self._archive.stat()
+                os.fchown(descriptor, owner.st_uid, owner.st_gid)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(descriptor)

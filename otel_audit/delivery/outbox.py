@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 import apsw
 
-from otel_audit.archive.database import Database, archive_errors
+from otel_audit.archive.database import Database, archive_errors, transaction
 from otel_audit.errors import ConfigError
 from otel_audit.otlp import frame, shipped, stream_attribute
 
@@ -27,9 +27,11 @@ SELECT group_concat(sequence || ' ' || resource || ' ' || length(otlp) || ' ' ||
            substr(id, 9, 4) || '-' || substr(id, 13, 4) || '-' || substr(id, 17, 4) || '-' || substr(id, 21), ';'),
        CAST(group_concat(CAST(otlp AS TEXT), '') AS BLOB)
 FROM (SELECT sequence, resource, lower(hex(record_id)) AS id, otlp FROM
-        (SELECT *, sum(length(otlp)) OVER (ORDER BY sequence) AS bytes FROM
-            (SELECT sequence, resource, record_id, otlp FROM record WHERE {which} ORDER BY sequence LIMIT ?))
-      WHERE bytes <= ? OR bytes = length(otlp) ORDER BY sequence)
+        (SELECT sequence AS chosen FROM
+            (SELECT sequence, size, sum(size) OVER (ORDER BY sequence) AS bytes FROM
+                (SELECT sequence, length(otlp) AS size FROM record WHERE {which} ORDER BY sequence LIMIT ?))
+         WHERE bytes <= ? OR bytes = size)
+      CROSS JOIN record ON sequence = chosen ORDER BY sequence)
 """
 _BEHIND: Final = _READ.format(which="sequence > ? AND otlp IS NOT NULL")
 _REQUEUED: Final = _READ.format(
@@ -55,6 +57,9 @@ class Entry(NamedTuple):
     requeued: bool
 
 
+_PROGRESS: Final = "SELECT (SELECT cursor FROM destination WHERE name = ?), (SELECT max(sequence) FROM record)"
+
+
 class Outbox:
     """One destination's view of an archive.
 
@@ -66,41 +71,42 @@ class Outbox:
     """
 
     def __init__(self, path: str | os.PathLike[str], destination: str) -> None:
-        self._database = Database(path, "write", durable=False, cache_kib=2048, must_exist=True)
+        # Not patient: the shipper tries again anyway, and whoever stops it would wait as long.
+        self._database = Database(path, "write", durable=False, busy_timeout=1.0, cache_kib=2048, must_exist=True)
+        # Who waits or measures must not wait for the shipper, which may wait for another process's transaction.
+        self._watch = Database(path, "read", cache_kib=512)
+        self._endpoint = ""
         self._name = destination
         self._headers: dict[int, tuple[bytes, bytes]] = {}
         self._stream = b""
         self.cursor = 0
 
     def close(self) -> None:
-        """Close the connection; safe to call twice."""
+        """Close the connections; safe to call twice."""
+        self._watch.close()
         self._database.close()
 
-    def register(self, endpoint: str) -> None:
-        """Make the destination known under its name, with its present endpoint."""
+    def register(self, endpoint: str | None) -> None:
+        """Make the destination known under its name, with its present endpoint where it is known."""
         self._change(
-            "INSERT INTO destination (name, endpoint) VALUES (?, ?)"
+            "INSERT INTO destination (name, endpoint) VALUES (?, coalesce(?, ''))"
             " ON CONFLICT (name) DO UPDATE SET endpoint = excluded.endpoint"
-            " WHERE endpoint != excluded.endpoint",
+            " WHERE endpoint != excluded.endpoint AND excluded.endpoint != ''",
             (self._name, endpoint),
         )
-        self.progress()
+        self._endpoint = endpoint or self._endpoint
+        self.cursor = self.progress()[0]
 
     def progress(self) -> tuple[int, int]:
         """Return the cursor and the last sequence, as they are now."""
-        with self._database as connection, archive_errors(self._database.path):
-            row: Any = connection.execute(
-                "SELECT (SELECT cursor FROM destination WHERE name = ?), (SELECT max(sequence) FROM record)",
-                (self._name,),
-            ).fetchone()
-            # Under the lock: the shipper's thread may be moving it, and would ship again what it had just settled.
-            self.cursor = row[0] or 0
-            return self.cursor, row[1] or 0
+        with self._watch as connection, archive_errors(self._watch.path):
+            row: Any = connection.execute(_PROGRESS, (self._name,)).fetchone()
+        return row[0] or 0, row[1] or 0
 
     def waiting(self) -> tuple[int, int | None]:
         """Return how many records wait, and when the oldest of them was recorded (nanoseconds)."""
         cursor, head = self.progress()
-        with self._database as connection, archive_errors(self._database.path):
+        with self._watch as connection, archive_errors(self._watch.path):
             row: Any = connection.execute(
                 "SELECT count(*), min(sequence) FROM dead_letter WHERE destination = ? AND requeued", (self._name,)
             ).fetchone()
@@ -108,6 +114,17 @@ class Outbox:
             oldest = first if first is not None else cursor + 1
             observed = connection.execute("SELECT observed FROM record WHERE sequence = ?", (oldest,)).get
         return head - cursor + count, observed
+
+    def left(self, last: int) -> tuple[int, int]:
+        """Return how many records up to a sequence wait, and how many are dead letters."""
+        cursor, _ = self.progress()
+        with self._watch as connection, archive_errors(self._watch.path):
+            row: Any = connection.execute(
+                "SELECT count(*) FILTER (WHERE requeued), count(*) FILTER (WHERE NOT requeued) FROM dead_letter"
+                " WHERE destination = ? AND sequence <= ?",
+                (self._name, last),
+            ).fetchone()
+        return max(0, last - cursor) + row[0], row[1]
 
     def outcome(self, ranges: Sequence[tuple[int, int]]) -> bool | None:
         """Tell what became of the records in some ranges of sequences.
@@ -118,7 +135,7 @@ class Outbox:
         """
         cursor, _ = self.progress()
         waiting = any(last > cursor for _, last in ranges)
-        with self._database as connection, archive_errors(self._database.path):
+        with self._watch as connection, archive_errors(self._watch.path):
             any_dead = connection.execute("SELECT 1 FROM dead_letter WHERE destination = ? LIMIT 1", (self._name,)).get
             for first, last in ranges if any_dead else ():
                 requeued = connection.execute(
@@ -180,34 +197,30 @@ class Outbox:
 
     def _settle(self, entries: Sequence[Entry], dead: str | None, error: str) -> None:
         now = time.time_ns()
-        with self._database as connection, archive_errors(self._database.path):
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                for entry in entries if dead is not None else [entry for entry in entries if entry.requeued]:
-                    if dead is None:
-                        connection.execute(
-                            "DELETE FROM dead_letter WHERE destination = ? AND sequence = ?",
-                            (self._name, entry.sequence),
-                        )
-                    else:
-                        connection.execute(
-                            "INSERT OR REPLACE INTO dead_letter VALUES (?, ?, ?, ?, 0)",
-                            (self._name, entry.sequence, now, dead),
-                        )
-                last = max((entry.sequence for entry in entries if not entry.requeued), default=0)
-                success: tuple[Any, ...] = (now, now if error else None) if dead is None else (None, now)
-                connection.execute(
-                    "UPDATE destination SET cursor = max(cursor, ?), last_success = coalesce(?, last_success),"
-                    " blocked = NULL,"
-                    " last_error = ?, last_error_time = ? WHERE name = ?",
-                    (last, success[0], error or None, success[1], self._name),
-                )
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
-            self.cursor = max(self.cursor, last)
+        last = max((entry.sequence for entry in entries if not entry.requeued), default=0)
+        success: tuple[Any, ...] = (now, now if error else None) if dead is None else (None, now)
+        with self._database as connection, archive_errors(self._database.path), transaction(connection):
+            for entry in entries if dead is not None else [entry for entry in entries if entry.requeued]:
+                if dead is None:
+                    connection.execute(
+                        "DELETE FROM dead_letter WHERE destination = ? AND sequence = ?", (self._name, entry.sequence)
+                    )
+                else:
+                    connection.execute(
+                        "INSERT OR REPLACE INTO dead_letter VALUES (?, ?, ?, ?, 0)",
+                        (self._name, entry.sequence, now, dead),
+                    )
+            # Where somebody removed the row, it comes back with the cursor that this shipper has.
+            connection.execute(
+                "INSERT INTO destination (name, endpoint, cursor) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+                (self._name, self._endpoint, self.cursor),
+            )
+            connection.execute(
+                "UPDATE destination SET cursor = max(cursor, ?), last_success = coalesce(?, last_success),"
+                " blocked = NULL, last_error = ?, last_error_time = ? WHERE name = ?",
+                (last, success[0], error or None, success[1], self._name),
+            )
+        self.cursor = max(self.cursor, last)
 
     def failed(self, reason: str, *, blocked: bool) -> None:
         """Note that the last request failed, and whether an operator is needed."""
@@ -243,29 +256,27 @@ def requeue(
         with database as connection, archive_errors(database.path):
             if destination is not None:
                 _check_destination(connection, destination)
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                terms, values = ["NOT requeued"], []
-                if destination is not None:
-                    terms.append("destination = ?")
-                    values.append(destination)
-                changed = 0
-                for chunk in (
-                    [sequences[n : n + 500] for n in range(0, len(sequences), 500)] if sequences is not None else [()]
-                ):
+            terms, values = ["NOT requeued"], []
+            if destination is not None:
+                terms.append("destination = ?")
+                values.append(destination)
+            changed = 0
+            with transaction(connection):
+                for chunk in _chunks(sequences):
                     among = [f"sequence IN ({','.join('?' * len(chunk))})"] if chunk else []
                     connection.execute(
-                        f"UPDATE dead_letter SET requeued = 1 WHERE {' AND '.join([*terms, *among])}", (*values, *chunk)
+                        f"UPDATE dead_letter SET requeued = 1 WHERE {' AND '.join([*terms, *among])}",
+                        (*values, *chunk),
                     )
                     changed += connection.changes()
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
             return changed
     finally:
         database.close()
+
+
+def _chunks(sequences: Sequence[int] | None) -> list[Sequence[int]]:
+    """Split sequences, since a statement takes a limited number of values; one empty chunk stands for "all"."""
+    return [()] if sequences is None else [sequences[n : n + 500] for n in range(0, len(sequences), 500)]
 
 
 def _check_destination(connection: apsw.Connection, name: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from otel_audit.errors import ConfigError
 if TYPE_CHECKING:
     from opentelemetry.sdk._logs.export import LogRecordExporter
 
-__all__ = ["make_shippers", "ship_forever", "ship_once"]
+__all__ = ["Shipped", "make_shippers", "ship_forever", "ship_once"]
 
 
 def _no_export(_records: int, _seconds: float) -> None:
@@ -48,16 +49,40 @@ def _sdk_sender(exporter: LogRecordExporter, name: str) -> Sender:
     return SdkExporterSender(exporter, name)
 
 
-def ship_once(
-    config: Config, progress: Callable[[int, int], None] = lambda _delivered, _total: None, timeout: float | None = None
-) -> bool:
-    """Ship what the archive holds now, and return whether every destination accepted all of it.
+@dataclass(frozen=True, slots=True)
+class Shipped:
+    """What became of the records that an archive held, summed over its destinations.
 
-    Records that wait for another process, which holds the lease, count as well: their delivery is waited for.
+    Args:
+        total: How many waited at the beginning.
+        delivered: How many of them were accepted.
+        set_aside: How many of them became dead letters.
+        dead_letters: How many dead letters there are in all, older ones included.
+        waiting: How many still wait.
+    """
+
+    total: int
+    delivered: int
+    set_aside: int
+    dead_letters: int
+    waiting: int
+
+    @property
+    def complete(self) -> bool:
+        """Whether every destination accepted every record."""
+        return not self.waiting and not self.dead_letters
+
+
+def ship_once(
+    config: Config, progress: Callable[[Shipped], None] = lambda _shipped: None, timeout: float | None = None
+) -> Shipped:
+    """Ship what the archive holds at the beginning, and return what became of it.
+
+    Records that another process ships, which holds the lease, count as well: their delivery is waited for.
 
     Args:
         config: Names archive and destinations.
-        progress: Called several times a second with the numbers of delivered records and of all.
+        progress: Called several times a second.
         timeout: Seconds after which to give up; None: when the destinations stop taking records, after 10 s without any
             progress.
 
@@ -65,21 +90,23 @@ def ship_once(
         ConfigError: There is no destination.
         ArchiveError: The archive cannot be used.
     """
-    shippers = _started(config)
+    shippers = _shippers(config)
     try:
-        totals = [shipper.outbox.waiting()[0] for shipper in shippers]
-        total = sum(totals)
-        give_up = time.monotonic() + (timeout or 10.0)
-        best = total
+        heads = [shipper.outbox.progress()[1] for shipper in shippers]
+        before = [shipper.outbox.left(head) for shipper, head in zip(shippers, heads, strict=True)]
+        total, dead = sum(waiting for waiting, _ in before), sum(dead for _, dead in before)
+        for shipper in shippers:
+            shipper.start()
+        give_up, least = time.monotonic() + (timeout or 10.0), total
         while True:
-            waiting = sum(shipper.outbox.waiting()[0] for shipper in shippers)
-            progress(max(0, total - waiting), total)
-            if waiting == 0:
-                return not any(_has_dead_letters(shipper) for shipper in shippers)
-            if waiting < best and timeout is None:
-                best, give_up = waiting, time.monotonic() + 10.0
-            if time.monotonic() > give_up:
-                return False
+            left = [shipper.outbox.left(head) for shipper, head in zip(shippers, heads, strict=True)]
+            waiting, dead_now = sum(waiting for waiting, _ in left), sum(dead for _, dead in left)
+            shipped = Shipped(total, total - waiting - (dead_now - dead), dead_now - dead, dead_now, waiting)
+            progress(shipped)
+            if waiting < least and timeout is None:
+                least, give_up = waiting, time.monotonic() + 10.0
+            if waiting == 0 or time.monotonic() > give_up:
+                return shipped
             for shipper in shippers:
                 shipper.hurry(0.1)
     finally:
@@ -94,13 +121,15 @@ def ship_forever(config: Config, stop: threading.Event) -> None:
         ConfigError: There is no destination.
         ArchiveError: The archive cannot be used.
     """
-    shippers = _started(config)
+    shippers = _shippers(config)
+    for shipper in shippers:
+        shipper.start()
     stop.wait()
     for shipper in shippers:
         shipper.stop(5.0)
 
 
-def _started(config: Config) -> list[Shipper]:
+def _shippers(config: Config) -> list[Shipper]:
     if not config.sending:
         raise ConfigError("sending is switched off by OTEL_SDK_DISABLED", "unset it to ship")
     shippers = make_shippers(config)
@@ -109,12 +138,4 @@ def _started(config: Config) -> list[Shipper]:
             "there is no destination to ship to",
             "give --endpoint, or set OTEL_EXPORTER_OTLP_ENDPOINT or OTEL_LOGS_EXPORTER=otlp",
         )
-    for shipper in shippers:
-        shipper.outbox.progress()
-        shipper.start()
     return shippers
-
-
-def _has_dead_letters(shipper: Shipper) -> bool:
-    _, head = shipper.outbox.progress()
-    return shipper.outbox.outcome([(1, head)]) is False

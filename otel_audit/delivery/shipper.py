@@ -34,7 +34,7 @@ _log = logging.getLogger("otel_audit.delivery")
 OnExport = Callable[[int, float], None]
 
 
-class Shipper:
+class Shipper(forksafe.ForkAware):
     """A thread that sends what one destination has still to accept.
 
     Args:
@@ -60,7 +60,7 @@ class Shipper:
         self._make_sender = make_sender
         self._timeout = timeout
         self.on_export = on_export
-        self._lease = Lease(Path(f"{self._path}.{name}.lease"))
+        self._lease = Lease(self._path, name)
         self._sender: Sender | None = None
         self._stopped = False
         self._reset()
@@ -84,8 +84,14 @@ class Shipper:
         """Start the thread, where it does not run yet; records of earlier processes are shipped at once."""
         with self._condition:
             if self._thread is None and not self._stopped:
-                self._thread = threading.Thread(target=self._run, name=f"otel-audit-{self.name}", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name=f"otel-audit-{self.name}", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError as error:
+                    # No threads left, or the interpreter ends: a later commit tries again.
+                    _log.warning("audit records wait in the archive, no thread can be started: %s", error)
+                    return
+                self._thread = thread
 
     def notify(self, head: int) -> None:
         """Note that the archive ends at `head` now; never waits for the network or the disk."""
@@ -191,7 +197,11 @@ class Shipper:
         try:
             return self._lease.acquire()
         except OSError as error:
-            self._complain(f"cannot make the lock file: {error}")
+            reason = f"cannot take the lease: {error}; give the file to the archive's owner"
+            if reason != self._trouble:
+                self.outbox.register(None)
+                self.outbox.failed(reason, blocked=False)
+            self._complain(reason)
             return False
 
     def step(self) -> None:
@@ -235,7 +245,7 @@ class Shipper:
                 # The answer says how many were rejected, not which: keep them all, alarm, let an operator requeue.
                 reason = f"partial success, {answer.rejected} of {len(entries)} rejected: {answer.reason}"
                 self.outbox.refused(entries, reason)
-                _log.error("%s set %d records aside as dead letters: %s", self.name, len(entries), reason)
+                _log.error("%s set %d audit records aside as dead letters: %s", self.name, len(entries), reason)
                 self._settled(max(0, len(entries) - answer.rejected), seconds)
             case Verdict.REFUSED | Verdict.TOO_LARGE if len(entries) > 1:
                 self._segments.popleft()
@@ -243,7 +253,7 @@ class Shipper:
                 self._segments.extendleft((entries[middle:], entries[:middle]))
             case Verdict.REFUSED | Verdict.TOO_LARGE:
                 self.outbox.refused(entries, answer.reason)
-                _log.error("%s refused record %d for good: %s", self.name, entries[0].sequence, answer.reason)
+                _log.error("%s refused audit record %d for good: %s", self.name, entries[0].sequence, answer.reason)
                 self._settled(0, seconds)
             case Verdict.RETRY | Verdict.BLOCKED:
                 self.outbox.failed(answer.reason, blocked=answer.verdict is Verdict.BLOCKED)
@@ -257,7 +267,7 @@ class Shipper:
     def _settled(self, accepted: int, seconds: float) -> None:
         self._segments.popleft()
         if self._failures:
-            _log.warning("%s accepts records again", self.name)
+            _log.warning("%s accepts audit records again", self.name)
         self._failures = 0
         self._trouble = ""
         if accepted:
@@ -269,7 +279,7 @@ class Shipper:
         self._failures += 1
         if reason != self._trouble:
             self._trouble = reason
-            _log.warning("%s did not take the records, which stay in the archive: %s", self.name, reason)
+            _log.warning("audit records wait in the archive, nothing reaches %s: %s", self.name, reason)
 
     def _backoff(self) -> float:
         longest = min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** min(self._failures - 1, 16))

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,20 @@ def test_tables_and_csv_follow(tmp_path: Path) -> None:
     assert row[place:].startswith("a ")
     assert new[place:].startswith("user.password.reset") or "user.password.reset" in new
     assert new.index("bob") == header.index("User")
+
+
+def test_follow_ends_with_its_time(tmp_path: Path) -> None:
+    """With --until it ends with 0 when the time has passed, having shown what was recorded before."""
+    path = tmp_path / "audit.db"
+    fill(path, numbered(1, 1))
+    until = time.time() + 2.5
+    stamp = datetime.fromtimestamp(until, UTC).isoformat()
+    with following(path, "-o", "jsonl", "--until", stamp) as follower:
+        assert sequences(follower.lines(1)) == [1]
+        fill(path, numbered(2, 2))
+        assert sequences(follower.lines(1)) == [2]
+        assert follower.process.wait(SECONDS) == 0
+        assert time.time() >= until
 
 
 def test_follow_of_an_empty_archive(tmp_path: Path) -> None:

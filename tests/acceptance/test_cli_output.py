@@ -19,7 +19,7 @@ from otel_audit import attributes as keys
 from otel_audit.archive.filters import Filter
 from otel_audit.archive.query import open_archive
 from otel_audit.otlp import frame, shipped, stream_attribute
-from otel_audit.record import Session, to_json
+from otel_audit.record import Actor, Session, to_json
 from tests.command_line import HOSTILE, SPAN, TRACE, fill, json_lines, otel_audit
 
 FORMS = ("table", "json", "jsonl", "csv", "otlp")
@@ -102,13 +102,16 @@ def test_each_record_is_one_line(hostile: Path, form: str) -> None:
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 132, 400])
 @pytest.mark.parametrize("notes", [(), ("--show-note",)])
 def test_tables_fit_every_width(hostile: Path, width: int, notes: tuple[str, ...]) -> None:
-    """At any width no line is longer, and type and outcome of every record are there."""
-    lines = otel_audit("show", "--archive", hostile, *notes, COLUMNS=str(width)).stdout.splitlines()
+    """At any width no line is longer, and time, user, type and outcome of every record are there."""
+    lines = otel_audit("show", "--archive", hostile, "--utc", *notes, COLUMNS=str(width)).stdout.splitlines()
+    assert "User" in lines[0]
+    assert sum(bool(re.match(r"(\d{4}-\d\d-\d\d )?\d\d:\d\d(:\d\d)?Z +\S", line)) for line in lines) == len(HOSTILE)
     assert max(map(cell_len, lines)) <= width
     assert sum("success" in line for line in lines) >= len(HOSTILE)
-    if width >= 40:
+    if width >= 80 or width == 40:
         assert sum(TYPE in line for line in lines) >= len(HOSTILE)
-        assert notes or len(lines) == len(HOSTILE) + 1
+    if width in (40, 80, 132, 400):
+        assert notes or len(lines) == (len(HOSTILE) + 1) * (1 + (width == 40))
 
 
 def test_eighty_columns_show_what_matters(rich_archive: Path) -> None:
@@ -117,6 +120,69 @@ def test_eighty_columns_show_what_matters(rich_archive: Path) -> None:
     assert header.split()[:4] == ["Time", "User", "Event", "Outcome"]
     assert re.match(rf"\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\dZ  zoë +{re.escape(TYPE)}  failure", first)
     assert "plain" in second
+
+
+def test_times_are_shortened_first(rich_archive: Path) -> None:
+    """Where rows of one day lack width, the heading has the date; at 40 columns a record takes two lines."""
+    header, first, second = otel_audit("show", "--archive", rich_archive, "--utc", COLUMNS="65").stdout.splitlines()
+    assert re.match(r"\d{4}-\d\d-\d\d  User +Event +Outcome$", header)
+    assert re.match(rf"\d\d:\d\d:\d\dZ   zoë +{re.escape(TYPE)}  failure$", first)
+    assert "plain" in second
+    lines = otel_audit("show", "--archive", rich_archive, "--utc", COLUMNS="40").stdout.splitlines()
+    assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ  zoë|\d\d:\d\d:\d\dZ +zoë", lines[2])
+    assert lines[3].split() == [TYPE, "failure"]
+    assert len(lines) == 6
+
+
+def test_times_keep_their_date_where_it_differs(tmp_path: Path) -> None:
+    """Where the rows are of two days, each has its date, also where the width is short of other columns."""
+    path = tmp_path / "audit.db"
+    noon = 1_769_860_800 * 10**9
+    fill(path, [{"user": "alice", "timestamp": noon + day * 86_400 * 10**9, "type": TYPE} for day in (0, 1)])
+    for width in ("100", "80", "40"):
+        text = otel_audit("show", "--archive", path, "--utc", "example.com", COLUMNS=width).stdout
+        assert text.startswith("Time ")
+        assert "2026-02-01 12:00:00Z  alice" in text
+        assert "2026-01-31 12:00:00Z  alice" in text
+
+
+def test_rows_after_the_sample_keep_their_date(tmp_path: Path) -> None:
+    """A long table does not take the day of its first 500 rows for that of all."""
+    path = tmp_path / "audit.db"
+    noon = 1_769_860_800 * 10**9
+    fill(path, [{"timestamp": noon - (n < 5) * 86_400 * 10**9, "type": TYPE} for n in range(510)])
+    lines = otel_audit("show", "--archive", path, "--utc", "-n", "all", COLUMNS="60").stdout.splitlines()
+    assert any(line.startswith("2026-01-31 12:00") for line in lines)
+    assert any(line.startswith("2026-01-30 12:00") for line in lines)
+
+
+def test_actors_are_shown(tmp_path: Path) -> None:
+    """The column of users names the actor where it is another; names that only look so stand in quotes."""
+    path = tmp_path / "audit.db"
+    fill(
+        path,
+        [
+            {"type": "a", "actor": "deploy-bot", "target": "feature-x"},
+            {"type": "b", "user": "alice", "actor": Actor("root", "service")},
+            {"type": "c", "user": "alice"},
+            {"type": "d"},
+            {"type": "e", "user": ""},
+            {"type": "f", "user": "alice (root)"},
+            {"type": "g", "user": "(deploy-bot)"},
+            {"type": "h", "user": "", "actor": "root"},
+        ],
+    )
+    text = otel_audit("show", "--archive", path, "--reverse", "--show-note", COLUMNS="120").stdout
+    header, *rows = text.splitlines()
+    notes = [row.strip() for row in rows if row.startswith("    ")]
+    users = [row[header.index("User") : header.index("Event")].strip() for row in rows if not row.startswith("    ")]
+    assert users == ["(deploy-bot)", "alice (root)", "alice", "", "", '"alice (root)"', '"(deploy-bot)"', "(root)"]
+    assert [note for note in notes if note.startswith(("actor=", "target="))] == [
+        "actor=deploy-bot",
+        "target=feature-x",
+        "actor=service:root",
+        "actor=root",
+    ]
 
 
 def test_tables_without_a_width_are_not_cut(rich_archive: Path) -> None:
@@ -129,9 +195,9 @@ def test_tables_without_a_width_are_not_cut(rich_archive: Path) -> None:
 
 def test_times_of_tables_are_local_unless_asked(rich_archive: Path) -> None:
     """Tables have local time with its zone, or UTC; JSON always has UTC."""
-    local = otel_audit("show", "--archive", rich_archive, TZ="Asia/Kolkata").stdout.splitlines()[1]
+    local = otel_audit("show", "--archive", rich_archive, TZ="Asia/Kolkata", COLUMNS=None).stdout.splitlines()[1]
     assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\+05:30 ", local)
-    utc = otel_audit("show", "--archive", rich_archive, "--utc", TZ="Asia/Kolkata").stdout.splitlines()[1]
+    utc = otel_audit("show", "--archive", rich_archive, "--utc", TZ="Asia/Kolkata", COLUMNS=None).stdout.splitlines()[1]
     assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ ", utc)
     record = json_lines(otel_audit("show", "--archive", rich_archive, "-o", "jsonl", TZ="Asia/Kolkata").stdout)[0]
     assert record["time"].endswith("Z")

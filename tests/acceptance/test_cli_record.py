@@ -40,6 +40,27 @@ def test_everything_can_be_given(archive_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_fields_can_be_json(archive_path: Path) -> None:
+    """:= takes JSON: numbers, booleans, lists and maps keep their type, and = is text always."""
+    fields = ("n:=7", "rate:=0.5", "ok:=true", "names:=[1,2]", 'map:={"a": "b"}', 'text:="x=y"', "plain=7", "odd=:=7")
+    options = [word for field in fields for word in ("--field", f"g.{field}")]
+    otel_audit("record", "example.com", "t", "--archive", archive_path, *options)
+    (record,) = records(archive_path)
+    assert to_json(record)["custom"] == {
+        "g": {
+            "n": 7,
+            "rate": 0.5,
+            "ok": True,
+            "names": [1, 2],
+            "map": {"a": "b"},
+            "text": "x=y",
+            "plain": "7",
+            "odd": ":=7",
+        }
+    }
+    assert record.altered == ()
+
+
 def test_the_least_that_is_needed(archive_path: Path) -> None:
     """Host and type are enough: a host-wide record of source shell, its outcome by the catalog."""
     done = otel_audit("record", "example.com", "user.login.failure", "--archive", archive_path)
@@ -90,14 +111,19 @@ def test_bytes_and_controls_are_recorded(archive_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("*", "t"), "host='*' cannot be recorded"),
-        (("", "t"), "host='' cannot be recorded"),
+        (("*", "t"), "Invalid value for 'HOST': '*' is no host"),
+        (("", "t"), "Invalid value for 'HOST': '' is no host"),
         (("h", ""), "type='' cannot be recorded"),
         (("h",), "Missing argument 'TYPE'"),
         (("h", "t", "--field", "reason"), "'reason' is no GROUP.FIELD=VALUE"),
         (("h", "t", "--field", "reason=1"), "'reason=1' is no GROUP.FIELD=VALUE"),
         (("h", "t", "--field", "a b.c=1"), "a b"),
         (("h", "t", "--field", "a.b=1", "--field", "a.b=2"), "two values for 'a.b'"),
+        (("h", "t", "--field", "a.b:=1", "--field", "a.b:=true"), "two values for 'a.b'"),
+        (("h", "t", "--field", "a.b:=7x"), "'a.b:=7x' gives no JSON behind :="),
+        (("h", "t", "--field", "a.b:=NaN"), "NaN is no JSON"),
+        (("h", "t", "--field", "a.b:=" + "[" * 100_000), "gives no JSON"),
+        (("h", "t", "--field", "a:=1"), "'a:=1' is no GROUP.FIELD=VALUE"),
         (("h", "t", "--outcome", "maybe"), "'maybe' is not one of"),
         (("h", "t", "--timestamp", "soon"), "'soon' is no time"),
         (("h", "t", "--timestamp", "1900-01-01"), "timestamp"),

@@ -126,6 +126,12 @@ def test_the_archive_comes_from_the_environment(archive: Path, tmp_path: Path) -
     ("arguments", "complaint"),
     [
         (("--bogus",), "No such option '--bogus'"),
+        (("--tpye", "x"), "No such option '--tpye'. Did you mean '--type'?: see"),
+        (("--where", "usr=alice"), "--where 'usr' is no field that can be asked for (did you mean user?)"),
+        (("--where", "sequence=1"), "--where 'sequence' is no field that can be asked for: give host"),
+        (("--where", "actor=x"), "give actor.id or actor.type"),
+        (("--fields", "usr"), "'usr' is no field (did you mean user?)"),
+        (("-f", "--until", "1h"), "--until is past already"),
         (("--limit", "many"), "'many' is no number of records"),
         (("-n", "-1"), "'-1' is no number of records"),
         (("--since", "tomorrow"), "'tomorrow' is no time: give 2026-01-31"),

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from otel_audit.archive.query import open_archive
+from otel_audit.provider import AuditProvider
 from otel_audit.testing.collector import Collector
 from otel_audit.testing.records import Reply
 from tests.command_line import HOSTILE, fill, on_terminal, otel_audit, popen
@@ -56,6 +57,30 @@ def test_times_of_status(archive: Path) -> None:
     )
     utc = otel_audit("status", "--archive", archive, "--utc", TZ="Asia/Kolkata").stdout
     assert re.search(r"first record +\S+ \S+Z \(", utc)
+
+
+def test_the_log_is_told_apart(archive: Path) -> None:
+    """The text tells the archive's size from its write-ahead log's; JSON has the sum."""
+    assert re.search(r"^size +[0-9.]+ (KiB|MiB)$", otel_audit("status", "--archive", archive).stdout, re.MULTILINE)
+    with AuditProvider(archive=archive, ship=False) as provider:
+        provider.get_logger("shop", host="example.com").audit("t")
+        text = otel_audit("status", "--archive", archive).stdout
+        log = Path(f"{archive}-wal").stat().st_size
+        assert status(archive)["size"] == archive.stat().st_size + log
+    assert log > 0
+    assert re.search(r"^size +[0-9.]+ KiB \(\+ [0-9.]+ (KiB|MiB) write-ahead log\)$", text, re.MULTILINE)
+
+
+def test_ship_once_can_be_ended(archive: Path) -> None:
+    """SIGTERM ends `ship --once` at once, while it waits for a collector; the records stay for the next run."""
+    with popen("ship", "--once", "--timeout", "60", "--archive", archive, "--endpoint", DEAD) as process:
+        assert process.stderr is not None
+        assert "otlp" in process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == -signal.SIGTERM
+    with Collector() as collector:
+        done = otel_audit("ship", "--once", "--archive", archive, "--endpoint", collector.endpoint)
+        assert done.stdout == "delivered 5 of 5\n"
 
 
 def test_the_default_archive_is_printed(archive: Path) -> None:
@@ -137,15 +162,22 @@ def test_dead_letters_and_requeue(archive: Path) -> None:
     """A refused record makes `status` exit with 1 until `requeue` puts it back and `ship` delivers it."""
     with Collector(script=[Reply(status=400)] * 30) as collector:
         done = otel_audit("ship", "--once", "--archive", archive, "--endpoint", collector.endpoint, status=1)
-        assert "not all was delivered" in done.stderr
+        assert done.stdout == "delivered 0 of 5, 5 set aside as dead letters: see otel-audit status\n"
+        assert "not all was delivered" not in done.stderr
+        done = otel_audit("ship", "--once", "--archive", archive, "--endpoint", collector.endpoint, status=1)
+        assert done.stdout == "delivered 0 of 0\n"
+        assert "5 older dead letters: see otel-audit status" in done.stderr
     done = otel_audit("status", "--archive", archive, status=1)
     assert re.search(r"otlp refused 5 records for good: .*otel-audit requeue --destination otlp", done.stderr)
     assert re.search(r"dead letters +5\n", done.stdout)
     assert (
         otel_audit("requeue", "--archive", archive, "--destination", "otlp", "2", "4").stdout == "put back 2 records\n"
     )
+    done = otel_audit("requeue", "--archive", archive, "99999", "3", "3", "2", status=1)
+    assert done.stdout == "put back 1 record\n"
+    assert done.stderr == "otel-audit: no dead letter: 99999, 2\n"
     assert "nowhere" in otel_audit("requeue", "--archive", archive, "--destination", "nowhere", status=2).stderr
-    assert otel_audit("requeue", "--archive", archive).stdout == "put back 3 records\n"
+    assert otel_audit("requeue", "--archive", archive).stdout == "put back 2 records\n"
     assert otel_audit("requeue", "--archive", archive).stdout == "put back 0 records\n"
     with Collector() as collector:
         otel_audit("ship", "--once", "--archive", archive, "--endpoint", collector.endpoint)
@@ -177,8 +209,10 @@ def test_a_blocked_destination_needs_an_operator(archive: Path) -> None:
         (("ship", "--protocol", "smtp"), "'smtp' is not one of"),
         (("ship", "--once", "--timeout", "0"), "0"),
         (("ship", "--timeout", "5", "--endpoint", DEAD), "--timeout is for --once"),
-        (("requeue", "0"), "0"),
-        (("requeue", "x"), "x"),
+        (("ship", "--once", "--timeout", "soon"), "'soon' is no number of seconds: give one above 0"),
+        (("requeue", "0"), "'0' is no sequence: give a number from 1"),
+        (("requeue", "abc"), "'abc' is no sequence: give a number from 1"),
+        (("stats", "--top", "many"), "'many' is no number of rows: give a number from 1 to 1000"),
     ],
 )
 def test_wrong_usage_is_explained(archive: Path, arguments: tuple[str, ...], complaint: str) -> None:

@@ -103,7 +103,16 @@ def test_more_records_are_mentioned(archive: Path, tmp_path: Path) -> None:
     assert "there are more than these 50: -n all shows all" in on_terminal("show", "--archive", path)
     assert "there are more" not in on_terminal("show", "--archive", path, "-n", "50")
     assert otel_audit("show", "--archive", path).stderr == ""
-    assert "no record matches" in on_terminal("show", "--archive", path, "nowhere.example")
+
+
+@pytest.mark.parametrize("form", ["table", "json", "jsonl", "csv", "otlp"])
+def test_no_match_is_mentioned(archive: Path, tmp_path: Path, form: str) -> None:
+    """A person is told that nothing matches, in every form and after a checkpoint; a script is not."""
+    asked = ("show", "--archive", archive, "nowhere.example", "-o", form)
+    assert "no record matches" in on_terminal(*asked)
+    assert "no record matches" in on_terminal(*asked, "--checkpoint", tmp_path / "seen")
+    assert "no record matches" not in on_terminal("show", "--archive", archive, "-o", form)
+    assert otel_audit(*asked).stderr == ""
 
 
 def test_bars_are_blocks_on_terminals(archive: Path) -> None:

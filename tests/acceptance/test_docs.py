@@ -22,6 +22,45 @@ def test_documentation_is_true(path: Path, tmp_path: Path) -> None:
     run_document(path.name, path.read_text(encoding="utf-8"), tmp_path / "work")
 
 
+def anchors(document: str) -> set[str]:
+    headings = re.findall(
+        r"^#+ +(.+?) *$", re.sub(r"^```.*?^```", "", document, flags=re.MULTILINE | re.DOTALL), re.MULTILINE
+    )
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def dead_links(path: Path) -> list[str]:
+    text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    links = re.findall(r"\]\(([^)\s]+)\)|^\[[^\]]+\]: *(\S+)", text, re.MULTILINE)
+    dead = []
+    for link in (first or second for first, second in links):
+        place, _, anchor = link.partition("#")
+        target = path.parent / place if place else path
+        if "://" in link or link.startswith("mailto:"):
+            continue
+        if not target.exists() or (anchor and anchor not in anchors(target.read_text(encoding="utf-8"))):
+            dead.append(link)
+    return dead
+
+
+def test_dead_links_are_found(tmp_path: Path) -> None:
+    """The search that the next test relies on finds files and headings that are not there, and no others."""
+    (tmp_path / "other.md").write_text("# A `b` c\n", encoding="utf-8")
+    page = tmp_path / "page.md"
+    page.write_text(
+        "## Here\n[a](other.md) [b](other.md#a-b-c) [c](#here) [d](https://x.example/y)\n"
+        "[e](none.md) [f](other.md#none) [g](#none)\n\n[h]: none.txt\n\n```\n[i](code.md)\n```\n",
+        encoding="utf-8",
+    )
+    assert dead_links(page) == ["none.md", "other.md#none", "#none", "none.txt"]
+
+
+@pytest.mark.parametrize("path", [*DOCUMENTS, ROOT / "CHANGELOG.md"], ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    """Each relative link of the documentation leads to a file, and to a heading, that is there."""
+    assert dead_links(path) == []
+
+
 def test_readme_shows_python() -> None:
     """README.md holds Python that the test above has run."""
     blocks = read_blocks((ROOT / "README.md").read_text(encoding="utf-8"))

@@ -12,7 +12,8 @@ from pathlib import Path
 import apsw
 import pytest
 
-from otel_audit.archive.database import APPLICATION_ID, SCHEMA_VERSION, _file_system, _refuse_network_file_system
+from otel_audit.archive.database import APPLICATION_ID, SCHEMA_VERSION
+from otel_audit.archive.files import file_system, refuse_network_file_system
 from otel_audit.archive.query import open_archive
 from otel_audit.errors import ArchiveError, IntegrityError
 from otel_audit.provider import AuditProvider
@@ -263,7 +264,7 @@ host:/x /home/user/remote fuse.sshfs rw 0 0
 )
 def test_the_file_system_of_a_directory_is_found(directory: str, kind: str) -> None:
     """The longest mount point that holds the directory decides, names with spaces among them."""
-    assert _file_system(Path(directory), MOUNTS) == kind
+    assert file_system(Path(directory), MOUNTS) == kind
 
 
 def test_network_file_systems_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,8 +273,8 @@ def test_network_file_systems_are_refused(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(Path, "read_text", lambda self, *args, **kwargs: mounts)
     monkeypatch.setattr("sys.platform", "linux")
     with pytest.raises(ArchiveError, match="nfs4"):
-        _refuse_network_file_system(tmp_path)
-    _refuse_network_file_system(Path("/"))
+        refuse_network_file_system(tmp_path)
+    refuse_network_file_system(Path("/"))
 
 
 def test_a_signal_does_not_interrupt_a_commit(archive_path: Path) -> None:

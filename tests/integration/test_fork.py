@@ -23,7 +23,8 @@ log = provider.get_logger("fork")
 
 def record(count, user="alice"):
     for _ in range(count):
-        assert log.audit("user.login.success", user=user).sequence
+        # Long ones: the write-ahead log is written back and begun anew while processes come and go.
+        assert log.audit("user.login.success", user=user, custom={"x": {"y": "z" * 12_000}}).sequence
 
 def end(child):
     pid, status = os.waitpid(child, 0)
@@ -187,3 +188,31 @@ def test_a_child_that_outlives_its_parent_takes_the_shipping_over(archive_path: 
         assert output == "done\n"
         assert_sound(archive_path, records=30)
         assert_delivered(archive_path, collector)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs a list of open files")
+def test_a_child_inherits_no_file_of_the_archive(archive_path: Path) -> None:
+    """Archive, write-ahead log and lease are closed before a fork: an inherited connection would corrupt the file."""
+    program = """
+    def open_files():
+        names = []
+        for number in os.listdir("/proc/self/fd"):
+            try:
+                names.append(os.readlink(f"/proc/self/fd/{number}"))
+            except FileNotFoundError:
+                pass  # the listing's own
+        return [name for name in names if name.startswith(path)]
+    record(10)
+    assert provider.force_flush(30)
+    assert len(open_files()) >= 3, open_files()
+    def in_child():
+        assert open_files() == [], open_files()
+        record(1)
+        assert len(open_files()) >= 2, open_files()
+    end(fork(in_child))
+    record(1)
+    assert provider.shutdown(30)
+    """
+    with Collector() as collector:
+        run_python(START + textwrap.dedent(program), archive_path, collector.endpoint, "http/protobuf")
+        assert_sound(archive_path, records=12)

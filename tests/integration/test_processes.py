@@ -132,9 +132,30 @@ def test_a_process_is_told_that_another_delivered(archive_path: Path) -> None:
         assert_delivered(archive_path, collector)
 
 
+def test_processes_may_begin_an_archive_at_the_same_moment(tmp_path: Path) -> None:
+    """Where none exists yet, whoever comes first makes it, directory included, and all record into it."""
+    for turn in range(25):
+        path = tmp_path / f"turn{turn}" / "deep" / "audit.db"
+        start, go = os.pipe()
+
+        def work(path: Path = path, start: int = start) -> None:
+            os.read(start, 1)
+            with provider_at(path) as provider:
+                assert provider.get_logger("first").audit("user.login.success", user="alice").sequence
+
+        started = [forked(work) for _ in range(4)]
+        os.write(go, b"1234")
+        assert [os.waitpid(child, 0)[1] for child in started] == [0] * 4
+        os.close(start)
+        os.close(go)
+        assert_sound(path, records=4)
+
+
 def test_the_lease_is_held_once(tmp_path: Path) -> None:
     """One holder at a time, within a process and between processes; a child that a holder forks does not hold it."""
-    first, second = Lease(tmp_path / "lease"), Lease(tmp_path / "lease")
+    archive = tmp_path / "audit.db"
+    archive.touch()
+    first, second = Lease(archive, "otlp"), Lease(archive, "otlp")
     assert first.acquire()
     assert first.acquire()
     assert not second.acquire()
@@ -154,7 +175,35 @@ def test_the_lease_is_held_once(tmp_path: Path) -> None:
 
 def test_a_lease_is_no_symbolic_link(tmp_path: Path) -> None:
     """A lock file that somebody made a link of is not opened."""
-    (tmp_path / "lease").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "audit.db.otlp.lease").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OSError, match="symbolic"):
-        Lease(tmp_path / "lease").acquire()
+        Lease(tmp_path / "audit.db", "otlp").acquire()
     assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_lease_that_root_makes_is_the_owners(tmp_path: Path) -> None:
+    """After `sudo otel-audit ship` the application's own user can still take the lease."""
+    archive = tmp_path / "audit.db"
+    archive.touch()
+    os.chown(archive, 12345, 12346)
+    lease = Lease(archive, "otlp")
+    assert lease.acquire()
+    status = (tmp_path / "audit.db.otlp.lease").stat()
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (12345, 12346, 0o600)
+    lease.release()
+
+
+def test_a_lease_that_cannot_be_taken_is_seen(archive_path: Path) -> None:
+    """Where the lock file cannot be opened, the status says why nothing is sent."""
+    archive_path.with_name(f"{archive_path.name}.otlp.lease").mkdir(parents=True)
+    with Collector() as collector, provider_at(archive_path, endpoint=collector.endpoint) as provider:
+        provider.get_logger("test").audit("user.logout")
+
+        def reason() -> str:
+            with open_archive(archive_path) as archive:
+                destinations = archive.status().destinations
+            return destinations[0].last_error or "" if destinations else ""
+
+        wait_until(lambda: "cannot take the lease" in reason())
+        assert not provider.force_flush(0.2)

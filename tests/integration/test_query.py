@@ -122,7 +122,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Samp
             path = tmp_path_factory.mktemp("query") / "audit.db"
             chance = random.Random(name)
             with provider_at(path) as provider:
-                provider.writer._unfolded = -(10**9)  # folding is done by hand, below
+                provider.writer._folding.unfolded = -(10**9)  # folding is done by hand, below
                 logs = [provider.get_logger(source) for source in SOURCES]
                 known = [write(chance.choice(logs), chance, number) for number in range(RECORDS)]
             connection = connect(path)

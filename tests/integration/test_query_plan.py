@@ -29,7 +29,7 @@ def archive(archive_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Arc
         monkeypatch.setattr(module, "ZONE", 16)
     monkeypatch.setattr(stats, "ZONE", 16)
     with provider_at(archive_path) as provider:
-        provider.writer._unfolded = -(10**9)
+        provider.writer._folding.unfolded = -(10**9)
         log = provider.get_logger("plan")
         for number in range(RECORDS):
             session = Session(id=f"s{number}", ip=f"10.0.0.{number % 7}")

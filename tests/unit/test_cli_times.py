@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_audit.cli.times import FORMS, age, day_start, parse_duration, parse_time, shown_time
+from otel_audit.cli.times import FORMS, age, day_start, parse_duration, parse_time, shorter_forms, shown_time
 from otel_audit.record import rfc3339
 
 if TYPE_CHECKING:
@@ -158,3 +158,24 @@ def test_shown_times() -> None:
 def test_ages_are_shown_in_their_largest_unit() -> None:
     """An age has one unit; one in the future is none."""
     assert [age(n * SECOND) for n in (-5, 0, 59, 60, 7199, 86_400)] == ["0 s", "0 s", "59 s", "1 min", "1 h", "1 d"]
+
+
+@pytest.mark.parametrize(
+    ("times", "complete", "forms"),
+    [
+        (["2026-01-31 12:00:05Z", "2026-01-31 13:00:05Z"], True, [("2026-01-31", "12:00:05Z"), ("01-31", "12:00Z")]),
+        (["2026-01-31 12:00:05+05:30"], True, [("2026-01-31", "12:00:05+05:30"), ("01-31", "12:00+05:30")]),
+        (
+            ["2026-01-31 12:00:05Z", "2026-02-01 12:00:05Z"],
+            True,
+            [(None, "2026-01-31 12:00Z"), ("2026", "01-31 12:00Z")],
+        ),
+        (["2025-12-31 12:00:05Z", "2026-01-01 12:00:05Z"], True, [(None, "2025-12-31 12:00Z")]),
+        (["2026-01-31 12:00:05Z"], False, [(None, "2026-01-31 12:00Z")]),
+        ([], True, [(None, "")]),
+    ],
+)
+def test_times_are_shortened(times: list[str], complete: bool, forms: list[tuple[str | None, str]]) -> None:
+    """What all times have in common goes into the heading, only where no others follow; then seconds go."""
+    first = times[0] if times else ""
+    assert [(form.header, form.cut(first)) for form in shorter_forms(times, complete=complete)] == forms

@@ -209,7 +209,7 @@ def test_a_failed_configure_changes_nothing(archive_path: Path) -> None:
     """Where a new configuration is wrong, the provider in place goes on: no record goes to a default archive."""
     configure(archive=archive_path, host="h")
     with pytest.raises(ConfigError):
-        configure(archive=archive_path, durability="disk")
+        configure(archive=archive_path, durability="disk")  # type: ignore[arg-type]
     get_logger("s").audit("t")
     assert len(records_in(archive_path)) == 1
 

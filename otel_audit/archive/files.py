@@ -1,0 +1,77 @@
+"""The files that an archive consists of: private, on a local disk, with their names on the disk too."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+from typing import Final
+
+from otel_audit.errors import ArchiveError
+
+__all__ = ["file_system", "make_private", "prepare_file", "refuse_network_file_system", "sync_directory"]
+
+_NETWORK_FILE_SYSTEMS: Final = frozenset({
+    "9p", "afs", "ceph", "cifs", "fuse.sshfs", "glusterfs", "fuse.glusterfs",
+    "lustre", "ncpfs", "nfs", "nfs4", "smb3", "smbfs",
+})  # fmt: skip
+
+
+def prepare_file(path: Path) -> bool:
+    """Create directory and file with private modes where they are missing; return whether the file is new."""
+    if not path.parent.exists():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # another process may do so now
+        sync_directory(path.parent.parent)
+    refuse_network_file_system(path.parent)
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        if path.is_symlink():
+            raise ArchiveError(f"the archive {path} is a symbolic link", "give the path of the file itself") from None
+        return False
+    return True
+
+
+def make_private(path: Path) -> None:
+    """Take everybody else's access from a file that is ours, and from what SQLite keeps beside it."""
+    for file in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
+        with contextlib.suppress(FileNotFoundError):
+            status = file.stat()
+            if status.st_mode & 0o077 and status.st_uid == os.geteuid():
+                file.chmod(0o600)
+
+
+def sync_directory(directory: Path) -> None:
+    """Bring a directory's entries to the disk."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def refuse_network_file_system(directory: Path) -> None:
+    """Raise where a directory is on a network file system."""
+    if not sys.platform.startswith("linux"):
+        return
+    with contextlib.suppress(OSError):
+        kind = file_system(directory.resolve(), Path("/proc/self/mounts").read_text(errors="replace"))
+        if kind in _NETWORK_FILE_SYSTEMS:
+            raise ArchiveError(
+                f"{directory} is on the network file system {kind}, where locks and fsync cannot be relied on",
+                "put the archive on a local disk",
+            )
+
+
+def file_system(directory: Path, mounts: str) -> str:
+    """Return the type of the file system that holds `directory`, by the text of ``/proc/self/mounts``."""
+    best, kind = -1, ""
+    for line in mounts.splitlines():
+        parts = line.split()
+        if len(parts) < 3:
+            continue
+        point = parts[1].replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")
+        if directory.is_relative_to(point) and len(point) >= best:
+            best, kind = len(point), parts[2]
+    return kind
