@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from opentelemetry.semconv._incubating.attributes.geo_attributes import GEO_CONTINENT_CODE, GEO_COUNTRY_ISO_CODE
 from opentelemetry.semconv._incubating.attributes.log_attributes import LOG_RECORD_UID
 from opentelemetry.semconv._incubating.attributes.session_attributes import SESSION_ID
 from opentelemetry.semconv._incubating.attributes.user_attributes import USER_ID, USER_NAME
@@ -22,6 +23,8 @@ __all__ = [
     "ALTERED",
     "CLIENT_ADDRESS",
     "CUSTOM_PREFIX",
+    "GEO_CONTINENT_CODE",
+    "GEO_COUNTRY_ISO_CODE",
     "HOST",
     "LOG_RECORD_UID",
     "OUTCOME",

@@ -19,11 +19,11 @@ from typing import Any, Final, NoReturn, get_args
 from opentelemetry import trace
 
 from otel_audit.catalog import ActorType, Catalog, EventType, Outcome
-from otel_audit.clean import Cleaner
+from otel_audit.clean import MARKS, Cleaner, Marks
 from otel_audit.errors import InvalidRecord
 from otel_audit.record import Actor, AuditRecord, Session, Target, canonical_address
 
-__all__ = ["ARGUMENTS", "build_record", "new_record_id"]
+__all__ = ["ARGUMENTS", "bound_values", "build_record", "new_record_id"]
 
 ARGUMENTS: Final = frozenset(
     {
@@ -54,6 +54,7 @@ _MICROSECOND = timedelta(microseconds=1)
 _OUTCOMES = frozenset(get_args(Outcome))
 _ACTOR_TYPES = frozenset(get_args(ActorType))
 _MAX_TIME = 2**63 - 1
+_ADDRESS_MARKS: Final = frozenset({"session.ip:truncated", "session.ip:pseudonym"})
 _STR: Final = {str}
 _NO_SESSION: Final = Session()
 
@@ -112,6 +113,15 @@ def build_record(values: Mapping[str, Any], catalog: Catalog, *, display: bool =
     )  # fmt: skip
 
 
+def bound_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that are no argument of the call; they are recorded in the custom group ``context``."""
+    return {
+        key: value
+        for key, value in values.items()
+        if key not in ARGUMENTS and not (key == MARKS and isinstance(value, Marks))
+    }
+
+
 def new_record_id(nanoseconds: int) -> str:
     """Return a UUIDv7 (RFC 9562) for the given time."""
     bits = _random.getrandbits(74)
@@ -135,7 +145,9 @@ def _is_plain(values: Mapping[str, Any]) -> bool:
             address: Any = session.ip
             if address is not None and canonical_address(address) != address:
                 return False
-            identity, kind, _, client = session
+            identity, kind, _, client, country, continent = session
+            if country is not None or continent is not None:
+                return False
             texts += (
                 "" if identity is None else identity,
                 "" if kind is None else kind,
@@ -211,7 +223,8 @@ class _Careful:
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._values = values
-        self._cleaner = Cleaner()
+        marks = values.get(MARKS)
+        self._cleaner = Cleaner(marks if isinstance(marks, Marks) else ())
 
     def altered(self, user: str | None) -> tuple[str, ...]:
         """Return the marks, once all values were taken."""
@@ -270,13 +283,16 @@ class _Careful:
         if address is not None:
             # The usual form: whoever looks for it will write it so.
             address = canonical_address(address) or address
-            if canonical_address(address) is None:
+            # A network or a pseudonym, where a processor put it there; a client cannot.
+            if canonical_address(address) is None and not _ADDRESS_MARKS & {*self._cleaner.marks}:
                 self._cleaner.mark("session.ip:not-an-address")
         session = Session(
             self._text(value.id, "session.id"),
             self._text(value.type, "session.type"),
             address,
             self._text(value.client, "session.client"),
+            self._text(value.country, "session.country"),
+            self._text(value.continent, "session.continent"),
         )
         return None if session == _NO_SESSION else session
 
@@ -314,7 +330,7 @@ class _Careful:
     def custom(self) -> dict[str, Any]:
         """Return the custom groups, with other bound values in the group ``context``."""
         groups = self._values.get("custom")
-        extra = {key: value for key, value in self._values.items() if key not in ARGUMENTS}
+        extra = bound_values(self._values)
         if groups is None and not extra:
             return {}
         groups = {} if groups is None else groups

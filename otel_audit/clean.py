@@ -14,6 +14,8 @@ A mark reads ``field:what[:detail…]``:
 ``session.ip:not-an-address``      neither IPv4 nor IPv6
 ``timestamp:future``               later than the moment of recording
 ``timestamp:out-of-range:-1``      not between 1970 and 2262; the moment of recording took its place
+``user:long:70000``                more characters than `otel_audit.privacy` looks at; the rest was left out
+``session.ip:truncated``           the processors of `otel_audit.privacy`; also ``dropped``, ``pseudonym``, ``redacted``
 =================================  =====================================================================
 """
 
@@ -21,13 +23,16 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any, Final
 
 from otel_audit.record import Value
 
-__all__ = ["MAX_BYTES", "MAX_CUSTOM_BYTES", "MAX_DEPTH", "MAX_ITEMS", "Cleaner"]
+__all__ = ["MARKS", "MAX_BYTES", "MAX_CUSTOM_BYTES", "MAX_DEPTH", "MAX_ITEMS", "Cleaner", "Marks"]
+
+MARKS: Final = "_altered"
+"""Key of an event dictionary under which processors pass `Marks` on to the record."""
 
 MAX_BYTES: Final = 16_384
 """Longest string or byte string that is kept, in bytes of UTF-8."""
@@ -44,13 +49,23 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-
 _NOT_NAME = re.compile(r"[^A-Za-z0-9_-]")
 
 
+class Marks(tuple[str, ...]):
+    """What processors altered. A class of its own: no value that a client sent can pass for it."""
+
+    __slots__ = ()
+
+
 class Cleaner:
-    """Cleans the values of one record and keeps the marks of what it altered."""
+    """Cleans the values of one record and keeps the marks of what it altered.
+
+    Args:
+        marks: Those of earlier alterations.
+    """
 
     __slots__ = ("_marks", "_room")
 
-    def __init__(self) -> None:
-        self._marks: dict[str, None] = {}
+    def __init__(self, marks: Iterable[str] = ()) -> None:
+        self._marks: dict[str, None] = dict.fromkeys(marks)
         self._room = MAX_CUSTOM_BYTES
 
     @property
@@ -105,7 +120,7 @@ class Cleaner:
                 if self._room <= 0:
                     break
                 field = self._field_name(key, name, kept)
-                kept[field] = self._field(value, f"{name}.{field}")
+                kept[field] = self._field(self._entry(key, value, f"{name}.{field}"), f"{name}.{field}")
             if len(kept) < size:
                 self.mark(f"{name}:large:{size}")
         except Exception:  # noqa: BLE001 - a foreign mapping: whatever it raises must not suppress the record
@@ -113,12 +128,20 @@ class Cleaner:
         return kept
 
     def _field_name(self, key: Any, group: str, taken: Mapping[str, Value]) -> str:
-        text = _key_text(key)
+        text = self._key(key, group)
         field = _free(_NOT_NAME.sub("_", text[:128]) or "_", taken)
         self._room -= len(field)
         if field != text or not isinstance(key, str):
             self._note(f"{group}.{field}:renamed")
         return field
+
+    def _key(self, key: Any, name: str) -> str:  # noqa: ARG002 - for `otel_audit.privacy`
+        """Return the text of a field's key; `name` is its group."""
+        return _key_text(key)
+
+    def _entry(self, key: Any, value: Any, name: str) -> Any:  # noqa: ARG002 - for `otel_audit.privacy`
+        """Return what is recorded as the value of an entry."""
+        return value
 
     def _field(self, value: Any, name: str) -> Value:
         try:
@@ -177,7 +200,7 @@ class Cleaner:
             self._room -= len(clean)
             if clean != text or not isinstance(key, str):
                 self._note(f"{name}:renamed")
-            kept[clean] = self._value(item, name, depth + 1)
+            kept[clean] = self._value(self._entry(key, item, name), name, depth + 1)
         if len(kept) < size:
             self._note(f"{name}:large:{size}")
         return kept

@@ -17,6 +17,7 @@ from otel_audit.catalog import Durability, EventType, OnFailure
 from otel_audit.errors import ConfigError
 from otel_audit.otlp import Profile
 from otel_audit.otlp_settings import OtlpSettings, resolve
+from otel_audit.privacy_settings import with_privacy
 from otel_audit.record import Value
 
 if TYPE_CHECKING:
@@ -59,6 +60,18 @@ class Settings(TypedDict, total=False):
     """Seconds that one call may wait for the disk; default 30."""
     processors: Iterable[Processor]
     """structlog processors that run before the record is built."""
+    geoip: str | os.PathLike[str] | None
+    """``OTEL_AUDIT_GEOIP``: a database in MaxMind's format, see `otel_audit.privacy.locate`."""
+    redact: bool | Iterable[str] | None
+    """``OTEL_AUDIT_REDACT``: whether to take out secrets, or further keys of secrets."""
+    ip_prefix: int | tuple[int, int] | None
+    """``OTEL_AUDIT_IP_PREFIX_V4``, ``…_V6``: bits of addresses to keep; one number is IPv4's, with 48 for IPv6."""
+    drop_ip: bool | None
+    """``OTEL_AUDIT_DROP_IP``: whether to keep no address at all."""
+    pseudonym_key: bytes | str | os.PathLike[str] | None
+    """``OTEL_AUDIT_PSEUDONYM_KEY`` (a path): bytes, or the path of the key's file."""
+    pseudonymise: Iterable[str] | None
+    """``OTEL_AUDIT_PSEUDONYMISE``: fields to put pseudonyms in place of; with a key: user, user id and actor."""
     event_types: Iterable[EventType]
     """The application's own event types."""
     resource: Mapping[str, Value] | Resource | None
@@ -90,7 +103,7 @@ class Config:
         durability: ``commit`` or ``queued``.
         on_failure: ``raise``, ``log`` or ``block``.
         block_timeout: Seconds that a call may wait: for a commit, for room in the queue, and for ``block`` in all.
-        processors: structlog processors that run before the record is built.
+        processors: structlog processors that run before the record is built, the measures of privacy last.
         event_types: The application's own event types.
         resource: Attributes of the OTLP ``Resource``.
         otlp: The OTLP destination; None where there is none.
@@ -139,7 +152,7 @@ class Config:
             durability=_choice("durability", given("durability"), environ, Durability, "commit"),
             on_failure=_choice("on_failure", given("on_failure"), environ, OnFailure, "raise"),
             block_timeout=_positive("block_timeout", settings.get("block_timeout", 30.0)),
-            processors=_processors(settings.get("processors", ())),
+            processors=with_privacy(_processors(settings.get("processors", ())), settings, environ),
             event_types=_tuple("event_types", settings.get("event_types", ())),
             resource=_resource(given("resource"), environ),
             otlp=_otlp(settings, names, environ, profile),

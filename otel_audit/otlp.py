@@ -96,14 +96,19 @@ def _fixed(  # noqa: PLR0917 - the key of the cache
 
 
 def _add_session(parts: list[bytes], session: Session) -> None:
-    if session.id is not None:
-        parts.append(_text(keys.SESSION_ID, session.id))
-    if session.type is not None:
-        parts.append(_repeated(keys.SESSION_TYPE, session.type))
-    if session.ip is not None:
-        parts.append(_network_origin(str(session.ip)))
-    if session.client is not None:
-        parts.append(_repeated(keys.USER_AGENT_ORIGINAL, session.client))
+    identity, kind, address, client, country, continent = session
+    if identity is not None:
+        parts.append(_text(keys.SESSION_ID, identity))
+    if kind is not None:
+        parts.append(_repeated(keys.SESSION_TYPE, kind))
+    if address is not None:
+        parts.append(_network_origin(str(address)))
+    if client is not None:
+        parts.append(_repeated(keys.USER_AGENT_ORIGINAL, client))
+    if country is not None:
+        parts.append(_repeated(keys.GEO_COUNTRY_ISO_CODE, country))
+    if continent is not None:
+        parts.append(_repeated(keys.GEO_CONTINENT_CODE, continent))
 
 
 @lru_cache(4096)
@@ -372,7 +377,14 @@ def _optional(value: Value) -> str | None:
 def _read_session(attributes: Mapping[str, Value]) -> Session | None:
     values = [
         _optional(attributes.get(key))
-        for key in (keys.SESSION_ID, keys.SESSION_TYPE, keys.CLIENT_ADDRESS, keys.USER_AGENT_ORIGINAL)
+        for key in (
+            keys.SESSION_ID,
+            keys.SESSION_TYPE,
+            keys.CLIENT_ADDRESS,
+            keys.USER_AGENT_ORIGINAL,
+            keys.GEO_COUNTRY_ISO_CODE,
+            keys.GEO_CONTINENT_CODE,
+        )
     ]
     return None if all(value is None for value in values) else Session(*values)
 

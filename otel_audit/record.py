@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import ipaddress
 import math
+import re
 import socket
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from typing import Any, Final, NamedTuple
 from otel_audit.catalog import ActorType, Outcome
 
 __all__ = [
+    "PSEUDONYM",
     "Actor",
     "AuditRecord",
     "Receipt",
@@ -45,12 +47,16 @@ class Session(NamedTuple):
         type: ``c2s``, ``http``, …
         ip: The client's address as text, or an `ipaddress` object.
         client: The client's own name, e.g. its user agent.
+        country: ISO 3166-1 code of the country it came from, e.g. ``DE``; `otel_audit.privacy.locate` finds it.
+        continent: Code of the continent, e.g. ``EU``; likewise.
     """
 
     id: str | None = None
     type: str | None = None
     ip: str | ipaddress.IPv4Address | ipaddress.IPv6Address | None = None
     client: str | None = None
+    country: str | None = None
+    continent: str | None = None
 
 
 class Actor(NamedTuple):
@@ -152,6 +158,10 @@ class AuditRecord(NamedTuple):
         )
 
 
+PSEUDONYM: Final = re.compile("psn-[0-9a-f]{32}")
+"""What `otel_audit.privacy.pseudonymise` puts in place of a value."""
+
+
 def canonical_address(address: str) -> str | None:
     """Return the usual form of an IP address, by which it can be found again; None where it is none."""
     try:
@@ -179,6 +189,14 @@ def address_type(address: str) -> str:
     canonical = canonical_address(address)
     if canonical is not None:
         return "ipv6" if ":" in canonical else "ipv4"
+    if "/" in address:
+        # A truncated address is a network: 203.0.113.0/24.
+        try:
+            return f"ipv{ipaddress.ip_network(address).version}"
+        except ValueError:
+            return "unknown"
+    if PSEUDONYM.fullmatch(address):
+        return "unknown"
     labels = address.removesuffix(".").split(".")
     plausible = len(address) <= 253 and all(
         label and len(label) <= 63 and label.isascii() and label.replace("-", "").replace("_", "").isalnum()
@@ -219,6 +237,9 @@ def to_json(record: AuditRecord) -> dict[str, Any]:
             "type": session.type,
             "ip": None if session.ip is None else str(session.ip),
             "client": session.client,
+            # Only where a location is known: whoever looks for none finds the keys that there always were.
+            **({"country": session.country} if session.country is not None else {}),
+            **({"continent": session.continent} if session.continent is not None else {}),
         },
         "trace_id": record.trace_id,
         "span_id": record.span_id,

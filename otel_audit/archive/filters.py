@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -16,7 +16,7 @@ from otel_audit.errors import ConfigError
 from otel_audit.otlp import LogFields
 from otel_audit.record import Value, canonical_address
 
-__all__ = ["Filter", "nanoseconds"]
+__all__ = ["Filter", "nanoseconds", "one_of"]
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -50,7 +50,8 @@ class Filter:
         sources: Sources, likewise.
         outcome: ``success``, ``failure`` or ``unknown``.
         session: The session's id.
-        address: An address, a network in CIDR notation, or the text that was recorded.
+        address: An address, a network in CIDR notation, or the text that was recorded. Truncated addresses that it may
+            be one of are found, too.
         trace_id: 32 hex digits.
         record_id: The record's id.
         where: Attributes by key (``audit.target.id``), JSON name (``target.id``, ``message``) or custom field
@@ -60,6 +61,8 @@ class Filter:
         until: Before.
         after: Sequences above this one.
         before: Sequences below this one.
+        pseudonym: Turns a text into its pseudonym: records with that in place of user, session, address or a value of
+            `where` are found, too. Not compared.
     """
 
     host: str | None = None
@@ -78,6 +81,7 @@ class Filter:
     until: datetime | int | None = None
     after: int | None = None
     before: int | None = None
+    pseudonym: Callable[[str], str] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """Check what can be checked before the archive is opened.
@@ -114,15 +118,38 @@ class Filter:
             return None
 
     @cached_property
-    def indexed(self) -> dict[int, str | bytes]:
-        """The criteria that postings answer: number of the field to value."""
-        values: dict[str, str | bytes | None] = {
-            "host": _recorded(self.host),
-            "user": _recorded(self.user),
-            "trace": bytes.fromhex(self.trace_id) if self.trace_id else None,
-            "address": None if self.network else _address(self.address),
+    def indexed(self) -> dict[int, tuple[str | bytes, ...]]:
+        """The criteria that postings answer: number of the field to values, one of which it must have."""
+        host = _recorded(self.host)
+        values: dict[str, tuple[str | bytes, ...]] = {
+            "host": () if host is None else (host,),
+            "user": self._forms(self.user),
+            "trace": (bytes.fromhex(self.trace_id),) if self.trace_id else (),
+            "address": () if self.network else self._addresses(),
         }
-        return {FIELDS[name]: value for name, value in values.items() if value is not None}
+        return {FIELDS[name]: forms for name, forms in values.items() if forms}
+
+    def _forms(self, text: str | None) -> tuple[str, ...]:
+        """Return the forms in which a text may have been recorded."""
+        recorded = _recorded(text)
+        if recorded is None:
+            return ()
+        return (recorded,) if self.pseudonym is None else (recorded, self.pseudonym(recorded))
+
+    def _addresses(self) -> tuple[str, ...]:
+        """Return the forms in which the address may have been recorded: as it is, truncated, as a pseudonym."""
+        canonical = None if self.address is None else canonical_address(self.address)
+        if canonical is None:
+            return self._forms(self.address)
+        whole = ipaddress.ip_network(canonical.partition("%")[0])
+        networks = [str(whole.supernet(new_prefix=prefix)) for prefix in range(whole.max_prefixlen)]
+        if isinstance(whole, ipaddress.IPv6Network) and (mapped := whole.network_address.ipv4_mapped) is not None:
+            own = ipaddress.IPv4Network(mapped)
+            networks += [str(own.supernet(new_prefix=prefix)) for prefix in range(32)]
+        forms = [*self._forms(canonical), *networks]
+        if self.pseudonym is not None:
+            forms += map(self.pseudonym, networks)
+        return tuple(forms)
 
     @cached_property
     def sql(self) -> tuple[str, list[Any]]:
@@ -136,10 +163,11 @@ class Filter:
 
         for column, number in FIELDS.items():
             if number in self.indexed:
-                add(f"{column} = ?", self.indexed[number])
-        for column, wanted in (("outcome", self.outcome), ("session", _recorded(self.session))):
-            if wanted is not None:
-                add(f"{column} = ?", wanted)
+                add(*one_of(column, self.indexed[number]))
+        if self.outcome is not None:
+            add("outcome = ?", self.outcome)
+        if self.session is not None:
+            add(*one_of("session", self._forms(self.session)))
         if self.host_wide is not None:
             add(f"user IS {'' if self.host_wide else 'NOT '}NULL")
         for column, patterns in (("type", self.types), ("source", self.sources)):
@@ -159,11 +187,21 @@ class Filter:
 
     def matches(self, log: LogFields, record_id: str) -> bool:
         """Tell whether a record fulfils the criteria that only its content can answer."""
-        if self.network is not None and not _lies_in(log.attributes.get("client.address"), self.network):
+        if self.network is not None and not self._lies_in(log.attributes.get("client.address"), self.network):
             return False
-        if any(_attribute(log, key, record_id) != _recorded(wanted) for key, wanted in self.where.items()):
+        if any(_attribute(log, key, record_id) not in self._forms(wanted) for key, wanted in self.where.items()):
             return False
         return self.grep is None or any(self._pattern.search(text) for text in _texts(log, record_id))
+
+    def _lies_in(self, address: Value, network: Network) -> bool:
+        """Tell whether an address lies in a network, or may: a truncated one is as large as what is left of it."""
+        text = str(address)
+        try:
+            recorded = ipaddress.ip_network(text.partition("%")[0] if "/" not in text else text)
+        except ValueError:
+            # Pseudonyms of truncated addresses are found by their network.
+            return self.pseudonym is not None and text == self.pseudonym(str(network))
+        return recorded.version == network.version and recorded.overlaps(network)
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
@@ -175,6 +213,7 @@ _SHORT_NAMES: Final = {
     "action": "audit.action", "actor.id": "audit.actor.id", "actor.type": "audit.actor.type",
     "target.id": "audit.target.id", "target.type": "audit.target.type", "session.type": "otel_audit.session.type",
     "session.ip": "client.address", "session.client": "user_agent.original",
+    "session.country": "geo.country.iso_code", "session.continent": "geo.continent.code",
 }  # fmt: skip
 
 
@@ -207,20 +246,16 @@ def _texts(log: LogFields, record_id: str) -> list[str]:
     return [log.event_name, _shown(log.body), record_id, *map(_shown, log.attributes.values())]
 
 
-def _lies_in(address: Value, network: Network) -> bool:
-    try:
-        return ipaddress.ip_address(str(address)) in network
-    except ValueError:
-        return False
+def one_of(column: str, values: Sequence[str | bytes]) -> tuple[Any, ...]:
+    """Return a condition that a column has one of some values, and these."""
+    if len(values) == 1:
+        return (f"{column} = ?", *values)
+    return (f"{column} IN ({','.join('?' * len(values))})", *values)
 
 
 def _recorded(text: str | None) -> str | None:
     """Return a text as it is recorded: invalid Unicode and NUL escaped, see `otel_audit.clean`."""
     return None if text is None else Cleaner().text(text, "")
-
-
-def _address(text: str | None) -> str | None:
-    return None if text is None else canonical_address(text) or _recorded(text)
 
 
 def _glob(pattern: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Final, Self
 import apsw
 
 from otel_audit.archive.database import Database, archive_errors
-from otel_audit.archive.filters import Filter, nanoseconds
+from otel_audit.archive.filters import Filter, nanoseconds, one_of
 from otel_audit.archive.index import RUN, ZONE
 from otel_audit.archive.merkle import Frontier, peak_ends
 from otel_audit.errors import ArchiveError, ConfigError
@@ -369,25 +369,27 @@ def _windows(low: int, high: int, folded: int, *, oldest_first: bool, indexed: b
         yield max(low, folded + 1), high
 
 
-def _source(indexed: Mapping[int, Any], start: int, end: int, folded: int) -> tuple[str, tuple[Any, ...]]:
+def _source(indexed: Mapping[int, tuple[Any, ...]], start: int, end: int, folded: int) -> tuple[str, tuple[Any, ...]]:
     """Return what to select from: the table, or the sequences that hold every indexed value, joined with it."""
     if not indexed or end > folded:
         return "record", ()
-    (first_field, first_value), *others = indexed.items()
+    (first_field, first_values), *others = indexed.items()
+    conditions = [one_of("q.value", found) for _, found in others]
     terms = "".join(
         " AND EXISTS (SELECT 1 FROM posting q"
-        " WHERE q.run = p.run AND q.field = ? AND q.value = ? AND q.sequence = p.sequence)"
-        for _ in others
+        f" WHERE q.run = p.run AND q.field = ? AND {term} AND q.sequence = p.sequence)"
+        for term, *_ in conditions
     )
+    first_term, *first = one_of("p.value", first_values)
     source = (
         "(WITH RECURSIVE runs(n) AS (SELECT ? UNION ALL SELECT n + 1 FROM runs WHERE n < ?)"
         " SELECT p.sequence AS found FROM runs"
-        f" CROSS JOIN posting p ON p.run = n AND p.field = ? AND p.value = ?{terms})"
+        f" CROSS JOIN posting p ON p.run = n AND p.field = ? AND {first_term}{terms})"
         " CROSS JOIN record ON sequence = found"
     )
-    values: list[Any] = [(start - 1) // RUN, (end - 1) // RUN, first_field, first_value]
-    for number, value in others:
-        values += (number, value)
+    values: list[Any] = [(start - 1) // RUN, (end - 1) // RUN, first_field, *first]
+    for (number, _), (_, *found) in zip(others, conditions, strict=True):
+        values += (number, *found)
     return source, tuple(values)
 
 

@@ -13,7 +13,11 @@ _SIMPLE: Final = (
     "sequence", "record_id", "time", "host", "user", "source", "type", "outcome", "action", "trace_id", "span_id",
     "message", "altered",
 )  # fmt: skip
-_NESTED: Final = {"actor": ("id", "type"), "target": ("id", "type"), "session": ("id", "type", "ip", "client")}
+_NESTED: Final = {
+    "actor": ("id", "type"),
+    "target": ("id", "type"),
+    "session": ("id", "type", "ip", "client", "country", "continent"),
+}
 NAMES: Final = {
     *_SIMPLE,
     *_NESTED,

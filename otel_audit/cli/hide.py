@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from otel_audit.cli.safe import escape
-from otel_audit.record import Actor, AuditRecord, Session, Target, Value
+from otel_audit.record import Actor, AuditRecord, Target, Value
 
 __all__ = ["HIDDEN", "without_address"]
 
@@ -27,7 +27,7 @@ def without_address(record: AuditRecord) -> AuditRecord:
         user_id=_optional(hide, record.user_id),
         actor=Actor(hide(record.actor.id), record.actor.type),
         target=target and Target(hide(target.id), _optional(hide, target.type)),
-        session=Session(_optional(hide, session.id), session.type, None, _optional(hide, session.client)),
+        session=session._replace(id=_optional(hide, session.id), ip=None, client=_optional(hide, session.client)),
         custom={
             group: {name: _hidden(hide, value) for name, value in fields.items()}
             for group, fields in record.custom.items()

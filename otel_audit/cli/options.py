@@ -73,6 +73,12 @@ def filter_options(command: _Command) -> _Command:
         click.option(
             "--ip", "address", metavar="ADDRESS", type=text, help="Session address, or a network: 10.0.0.0/8."
         ),
+        click.option(
+            "--pseudonym-key",
+            metavar="FILE",
+            help="Key of the pseudonyms in the archive: users, addresses, sessions and values of --where are also found"
+            " by theirs.  [default: $OTEL_AUDIT_PSEUDONYM_KEY]",
+        ),
         click.option("--session", metavar="ID", type=text, help="Session id."),
         click.option("--outcome", type=click.Choice(_OUTCOMES), help="Outcome of the event."),
         click.option("--source", "sources", multiple=True, type=text, metavar="PATTERN", help="Source, likewise."),
@@ -105,6 +111,8 @@ def make_filter(given: dict[str, Any]) -> Filter:
     if host_wide and user is not None:
         raise ConfigError("--global asks for records without a user, the target names one", "give the host alone")
     trace_id = given.pop("trace_id")
+    key = given.pop("pseudonym_key") or os.environ.get("OTEL_AUDIT_PSEUDONYM_KEY")
+    named = user is not None or any(given[name] for name in ("session", "address", "where"))
     return Filter(
         host=host,
         user=user,
@@ -120,7 +128,14 @@ def make_filter(given: dict[str, Any]) -> Filter:
         grep=given.pop("grep"),
         since=given.pop("since"),
         until=given.pop("until"),
+        pseudonym=_pseudonyms(key) if key and named else None,
     )
+
+
+def _pseudonyms(key: str) -> Callable[[str], str]:
+    from otel_audit.privacy.pseudonyms import Pseudonyms  # start-up time: for archives with pseudonyms only
+
+    return Pseudonyms(key)
 
 
 def _target(target: str | None) -> tuple[str | None, str | None]:

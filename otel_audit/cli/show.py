@@ -36,6 +36,7 @@ class _Request:
     fields: tuple[str, ...]
     utc: bool
     show_ip: bool
+    show_location: bool
     show_note: bool
     checkpoint: str | None
     trace_url: str | None
@@ -68,6 +69,7 @@ class _Request:
 )
 @click.option("--utc", is_flag=True, help="Times of tables in UTC; all other forms always have UTC.")
 @click.option("--show-ip/--no-show-ip", default=True, help="Show sessions' addresses, or remove them from everything.")
+@click.option("--show-location", is_flag=True, help="A column with country and continent, where they are known.")
 @click.option(
     "--show-note", is_flag=True, help="Below each row: message, actor, target, custom fields, what was altered."
 )
@@ -191,6 +193,7 @@ def _printer(archive: Archive, request: _Request) -> Any:
                 utc=request.utc,
                 host=not request.one_host,
                 address=request.show_ip,
+                location=request.show_location,
                 notes=request.show_note,
                 fields=request.fields,
                 trace_url=request.trace_url,

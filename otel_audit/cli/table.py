@@ -36,6 +36,7 @@ class TableStyle:
         utc: Times in UTC rather than local.
         host: Whether there is a column for the host.
         address: Likewise for the session's address.
+        location: Likewise for its country and continent.
         notes: Whether messages, custom fields and marks follow each row.
         fields: The columns by the names of fields, in place of the usual ones.
         trace_url: Template of links to traces, with ``{trace_id}``.
@@ -44,6 +45,7 @@ class TableStyle:
     utc: bool = False
     host: bool = True
     address: bool = True
+    location: bool = False
     notes: bool = False
     fields: Sequence[str] = ()
     trace_url: str | None = None
@@ -210,11 +212,19 @@ def _usual_cells(style: TableStyle, out: Terminal) -> _Cells:
     ]
     if style.address:
         cells.append((Column("IP", 4, 15, usual=15), address))
+    if style.location:
+        cells.append((Column("Location", 4, 8, usual=8), _location))
     cells.append((Column("Source", 6, usual=10), lambda record: escape(record.source)))
     if style.trace_url is not None:
         cells.append((Column("Trace", 3), lambda record: record.trace_id or ""))
     cells.append((Column("Client", 7), client))
     return cells
+
+
+def _location(record: AuditRecord) -> str:
+    session = record.session
+    known = () if session is None else (session.country, session.continent)
+    return escape(", ".join(code for code in known if code))
 
 
 def _now(*, utc: bool = False) -> str:

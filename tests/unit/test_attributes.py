@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from opentelemetry.semconv._incubating.attributes import log_attributes, session_attributes, user_attributes
+from opentelemetry.semconv._incubating.attributes import (
+    geo_attributes,
+    log_attributes,
+    session_attributes,
+    user_attributes,
+)
 from opentelemetry.semconv.attributes import client_attributes, user_agent_attributes
 
 from otel_audit import attributes
@@ -13,6 +18,7 @@ EXPECTED = {
     "audit.actor.id", "audit.actor.type", "audit.action", "audit.outcome", "audit.target.id", "audit.target.type",
     "session.id", "otel_audit.session.type", "client.address", "audit.source.id", "audit.source.type",
     "user_agent.original", "audit.sequence.number", "audit.sequence.stream_id", "audit.schema.version",
+    "geo.country.iso_code", "geo.continent.code",
 }  # fmt: skip
 OTHERS = {"otel_audit.altered", "otel_audit.custom."}
 
@@ -35,6 +41,8 @@ def test_no_key_collides_with_a_namespace() -> None:
 def test_constants_of_the_semantic_conventions_are_used() -> None:
     """Keys that the semantic conventions define are the conventions' own."""
     assert attributes.LOG_RECORD_UID == log_attributes.LOG_RECORD_UID
+    assert attributes.GEO_COUNTRY_ISO_CODE == geo_attributes.GEO_COUNTRY_ISO_CODE
+    assert attributes.GEO_CONTINENT_CODE == geo_attributes.GEO_CONTINENT_CODE
     assert attributes.SESSION_ID == session_attributes.SESSION_ID
     assert attributes.USER_ID == user_attributes.USER_ID
     assert attributes.USER_NAME == user_attributes.USER_NAME

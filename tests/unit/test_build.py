@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from otel_audit import build as build_module
 from otel_audit.build import build_record, new_record_id
 from otel_audit.catalog import Catalog, EventType
 from otel_audit.errors import AuditError, InvalidRecord
@@ -371,3 +372,19 @@ def test_a_time_out_of_range_does_not_lose_the_record(moment: Any, shown: str) -
     record = build_record({"event": "t", "host": "h", "source": "s", "timestamp": moment}, Catalog())
     assert record.time == record.observed
     assert record.altered == (f"timestamp:out-of-range:{shown}",)
+
+
+def test_a_usual_session_is_taken_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session with nothing odd in it does not go through the slow way, value by value."""
+    monkeypatch.delattr(build_module, "_Careful")
+    session = Session("c2s-1", "c2s", "203.0.113.7", "Gajim 1.9")
+    assert build(user="alice", session=session, custom={"reason": {"condition": "expired"}}).session is session
+
+
+@pytest.mark.parametrize("name", ["country", "continent"])
+def test_a_location_is_cleaned(name: str) -> None:
+    """A session's location may come from a client, too: what cannot be encoded is escaped and marked."""
+    record = build(session=Session("1")._replace(**{name: "D\ud800"}))
+    assert record.session is not None
+    assert getattr(record.session, name) == "D\\ud800"
+    assert record.altered == (f"session.{name}:escaped",)

@@ -82,6 +82,8 @@ def expected_attributes(record: AuditRecord) -> dict[str, Any]:
         "client.address": address,
         "audit.source.id": address,
         "user_agent.original": session.client,
+        "geo.country.iso_code": session.country,
+        "geo.continent.code": session.continent,
         "audit.schema.version": "0.1.0",
         "otel_audit.altered": record.altered or None,
     }
