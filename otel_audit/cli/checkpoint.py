@@ -33,6 +33,11 @@ class Checkpoint:
     def _load(self, head: int) -> int:
         if not self._path.parent.is_dir():
             raise ConfigError(f"there is no directory for the checkpoint {self._path}", "make it first")
+        if self._path.exists() and not self._path.is_file():
+            # A pipe would be waited for without end.
+            raise ConfigError(
+                f"{self._path} is no regular file", "give a file that does not exist, or one written before"
+            )
         try:
             content = self._path.read_text("utf-8")
         except FileNotFoundError:
@@ -42,7 +47,7 @@ class Checkpoint:
         try:
             data = json.loads(content)
             archive_id, sequence = data["archive_id"], data["sequence"]
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             raise ConfigError(
                 f"{self._path} is no checkpoint", "give a file that does not exist, or one written before"
             ) from None

@@ -33,6 +33,9 @@ def json_text(value: Any, *, indent: int | None = None) -> str:
 def spreadsheet_cell(text: str) -> str:
     """Return `text` as a cell that no spreadsheet takes for a formula, escaped as by `escape`.
 
-    Source: OWASP, *CSV Injection*: a leading apostrophe marks a cell as text.
+    Source: OWASP, *CSV Injection*: a leading apostrophe marks a cell as text. Where the locale's separator is the
+    semicolon, one within the text begins a new cell.
     """
-    return f"'{escape(text)}" if text.lstrip(" ").startswith(_FORMULA) else escape(text)
+    return ";".join(
+        f"'{escape(cell)}" if cell.lstrip(" ").startswith(_FORMULA) else escape(cell) for cell in text.split(";")
+    )

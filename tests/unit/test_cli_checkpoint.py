@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,10 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.M
     assert checkpoint.sequence == 3
     assert json.loads(path.read_text("utf-8"))["sequence"] == 3
     assert [entry.name for entry in path.parent.iterdir()] == ["seen"]
+
+
+def test_a_pipe_is_no_checkpoint(tmp_path: Path) -> None:
+    """A FIFO in the checkpoint's place is refused at once, not waited for."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match="no regular file"):
+        Checkpoint(str(tmp_path / "pipe"), "archive", 0)

@@ -113,3 +113,9 @@ def test_harmless_cells_stay_as_they_are() -> None:
     assert spreadsheet_cell("=1+1") == "'=1+1"
     assert spreadsheet_cell(" -1") == "' -1"
     assert spreadsheet_cell("\t=1") == "'\\t=1"
+
+
+def test_a_semicolon_begins_no_formula() -> None:
+    """Where spreadsheets split cells at semicolons, what follows one is no formula either."""
+    assert spreadsheet_cell("mallory;=HYPERLINK(1)") == "mallory;'=HYPERLINK(1)"
+    assert spreadsheet_cell("a; b;c") == "a; b;c"
