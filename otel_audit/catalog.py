@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, Literal, get_args
 
 from otel_audit.errors import ConfigError
@@ -170,6 +171,7 @@ def _check(known: EventType) -> None:
             )
 
 
+@lru_cache(1024)
 def _unknown(name: str) -> EventType:
     outcome: Outcome = "unknown"
     if name.endswith(("-success", ".success")):

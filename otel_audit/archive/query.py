@@ -75,7 +75,11 @@ def read_row(row: Row) -> LogFields:
     try:
         return read_log(row.otlp)
     except ValueError as error:
-        raise ArchiveError(f"record {row.sequence} cannot be decoded: {error}", "the archive is damaged") from error
+        raise _damaged(row, error) from error
+
+
+def _damaged(row: Row, error: ValueError) -> ArchiveError:
+    return ArchiveError(f"record {row.sequence} cannot be decoded: {error}", "the archive is damaged")
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,9 +195,7 @@ class Archive:
             try:
                 yield decode(row.otlp, row.record_id, sequence=row.sequence, leaf=row.leaf, stream_id=self.id)
             except ValueError as error:
-                raise ArchiveError(
-                    f"record {row.sequence} cannot be decoded: {error}", "the archive is damaged"
-                ) from error
+                raise _damaged(row, error) from error
 
     def rows(self, filter: Filter, *, limit: int | None = None, oldest_first: bool = False) -> Iterator[Row]:
         """Iterate over the records that match, as they are stored; see `query`."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from otel_audit.config import Config
 from otel_audit.delivery.factory import make_sender
 from otel_audit.delivery.sender import Sender
-from otel_audit.delivery.shipper import OnExport, Shipper
+from otel_audit.delivery.shipper import Shipper
 from otel_audit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,16 +21,11 @@ if TYPE_CHECKING:
 __all__ = ["Shipped", "make_shippers", "ship_forever", "ship_once"]
 
 
-def _no_export(_records: int, _seconds: float) -> None:
-    """Nobody wants to know."""
-
-
-def make_shippers(config: Config, on_export: OnExport = _no_export) -> list[Shipper]:
+def make_shippers(config: Config) -> list[Shipper]:
     """Return a shipper for each destination of a configuration; none of them runs yet.
 
     Args:
         config: The configuration.
-        on_export: See `Shipper`.
     """
     makers: dict[str, Callable[[], Sender]] = {}
     if config.otlp is not None:
@@ -38,9 +33,7 @@ def make_shippers(config: Config, on_export: OnExport = _no_export) -> list[Ship
     for name, exporter in config.exporters.items():
         makers[name] = partial(_sdk_sender, exporter, name)
     timeout = config.otlp.timeout if config.otlp is not None else 10.0
-    return [
-        Shipper(config.archive, name, maker, timeout=timeout, on_export=on_export) for name, maker in makers.items()
-    ]
+    return [Shipper(config.archive, name, maker, timeout=timeout) for name, maker in makers.items()]
 
 
 def _sdk_sender(exporter: LogRecordExporter, name: str) -> Sender:
