@@ -63,13 +63,14 @@ def assert_sound(path: Path, receipts: Iterable[Receipt] = (), *, records: int |
     expected = 0
     row: Any
     for row in connection.execute(
-        "SELECT sequence, kind, observed, host, type, record_id, resource, leaf, salt, otlp FROM record"
+        "SELECT sequence, kind, observed, host, type, record_id, resource, leaf, salt, otlp, commitment FROM record"
         " ORDER BY sequence"
     ):
-        sequence, kind, observed, host, type_, identity, resource, leaf, salt, otlp = row
+        sequence, kind, observed, host, type_, identity, resource, leaf, salt, otlp, content = row
         expected += 1
         assert sequence == expected, f"{sequence} follows {expected - 1}"
-        content = commitment(salt, digests[resource], otlp)
+        if content is None:
+            content = commitment(salt, digests[resource], otlp)
         assert leaf_hash(kind, sequence, observed, identity, host, type_, content) == leaf, f"leaf of {sequence}"
         assert identity.hex() not in rows
         rows[identity.hex()] = (sequence, leaf.hex())

@@ -14,28 +14,29 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import apsw
 
-from otel_audit.archive import index
-from otel_audit.archive.verify import Report, Root, verify_connection
-from otel_audit.provider import AuditProvider
-from otel_audit.record import Session
+from otel_audit.archive.verify import Report, verify_connection
+from tests.edit_material import Made, make_archives
 
 __all__ = ["Made", "edit", "main", "make_archives", "run"]
 
+_IN_LEAF: Final = {"observed", "host", "type"}
+"""What the leaf of a tombstone covers by itself."""
 _CODES: Final[dict[str, set[str]]] = {
     "record.sequence": {"missing", "sequence", "truncated", "leaf"},
-    "record.kind": {"kind"},
+    "record.kind": {"leaf", "kind"},
     "record.record_id": {"leaf", "record-id"},
-    "record.resource": {"resource", "leaf"},
+    "record.resource": {"resource", "leaf", "content"},
     "record.leaf": {"leaf"},
     "record.node": {"node"},
     "record.salt": {"leaf", "content"},
     "record.otlp": {"leaf", "content"},
+    "record.commitment": {"leaf", "content"},
     **{
-        f"record.{name}": {"column", "unreadable"}
+        f"record.{name}": {"column", "unreadable", *({"leaf", "content"} if name in _IN_LEAF else ())}
         for name in (
             "time", "observed", "host", "user", "source", "type", "outcome", "session", "address", "trace",
         )
@@ -92,97 +93,8 @@ _DELIVERY: Final = (
 )
 
 
-class Made(NamedTuple):
-    """An archive to edit, in memory.
-
-    Args:
-        name: What it is.
-        connection: The archive.
-        root: Its root, noted.
-        older: Copies of earlier states, and of one that grew otherwise since, with the code that each is to give.
-    """
-
-    name: str
-    connection: apsw.Connection
-    root: Root
-    older: list[tuple[apsw.Connection, str]]
-
-
 class Unfit(Exception):
     """This edit changes nothing here: take another."""
-
-
-def make_archives(folder: Path, sizes: tuple[int, ...] = (1, 7, 24)) -> list[Made]:
-    """Make archives of several sizes, unfolded, half folded and folded, with destinations and dead letters."""
-    made = []
-    for size in sizes:
-        path = folder / f"{size}.db"
-        older = []
-        _record(path, max(1, size // 2), "first")
-        earlier = _load(path)
-        if size > 1:
-            older.append((earlier, "truncated"))
-        _record(path, size - max(1, size // 2), "second")
-        other = folder / f"{size}-other.db"
-        if size > 1:
-            _copy(earlier, apsw.Connection(str(other)))
-        _record(other, size, "other")
-        older.append((_load(other), "root"))
-        for folds in (0, 1, 2):
-            connection = _load(path)
-            _deliver(connection, size)
-            if folds == 1 and size > 1:
-                _fold_to(connection, size // 2)
-            elif folds:
-                index.fold(connection)
-            report = verify_connection(connection, path.name)
-            assert report.intact, report
-            assert report.root is not None
-            made.append(Made(f"{size} records, folds: {folds}", connection, Root(size, report.root), older))
-    return made
-
-
-def _record(path: Path, count: int, word: str) -> None:
-    with AuditProvider(archive=path, ship=False, resource={"word": word}) as provider:
-        log = provider.get_logger("edits", host="example.com")
-        for n in range(count):
-            user = None if n % 5 == 4 else f"{word}-{n % 3}"
-            session = None if n % 4 == 3 else Session(f"s-{n}", "http", f"203.0.113.{n}", "agent")
-            log.audit("user.login.success", user=user, session=session, custom={"g": {"n": n, "text": "é" * (n % 7)}})
-
-
-def _load(path: Path) -> apsw.Connection:
-    source, target = apsw.Connection(str(path)), apsw.Connection(":memory:")
-    _copy(source, target)
-    source.close()
-    return target
-
-
-def _copy(source: apsw.Connection, target: apsw.Connection) -> None:
-    with target.backup("main", source, "main") as backup:
-        backup.step()
-
-
-def _deliver(connection: apsw.Connection, size: int) -> None:
-    moment = time.time_ns()
-    connection.execute(
-        "INSERT INTO destination VALUES ('otlp', 'http://127.0.0.1:4318', ?, ?, 'refused', ?, NULL)",
-        (size, moment, moment),
-    )
-    connection.execute("INSERT INTO dead_letter VALUES ('otlp', ?, ?, 'too large', 0)", (size, moment))
-    if size > 1:
-        connection.execute("INSERT INTO dead_letter VALUES ('otlp', ?, ?, 'too large', 1)", (size - 1, moment))
-
-
-def _fold_to(connection: apsw.Connection, size: int) -> None:
-    """Fold the first records only."""
-    whole = connection.execute("SELECT max(sequence) FROM record").get
-    connection.execute("CREATE TEMP TABLE rest AS SELECT * FROM record WHERE sequence > ?", (size,))
-    connection.execute("DELETE FROM record WHERE sequence > ?", (size,))
-    index.fold(connection)
-    connection.execute("INSERT INTO record SELECT * FROM temp.rest")
-    connection.execute("DROP TABLE temp.rest")
-    assert connection.execute("SELECT max(sequence) FROM record").get == whole
 
 
 def _changed(value: Any, chance: random.Random) -> Any:

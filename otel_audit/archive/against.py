@@ -31,6 +31,7 @@ _SEVERITIES: Final = {"SEVERITY_NUMBER_INFO": 9, "SEVERITY_NUMBER_WARN": 13}
 """The names that some writers give in place of the numbers, against the specification."""
 _STEP: Final = 4_096
 _COLUMNS: Final = "record_id, otlp, resource.resource, scope"
+_PAGE: Final = "SELECT sequence, record_id, otlp IS NULL FROM record WHERE sequence BETWEEN ? AND ? AND sequence <= ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class Comparison:
         foreign: Log records of the file that are not of this archive.
         waiting: Records of the archive that no destination has accepted yet, or that are dead letters.
         missing: Records that a destination accepted, and the file lacks.
+        removed: Records of the file whose content the archive has erased or pruned: only their ids could be compared.
         faults: The first faults.
         fault_count: How many there are.
     """
@@ -50,6 +52,7 @@ class Comparison:
     foreign: int
     waiting: int
     missing: int
+    removed: int
     faults: tuple[Fault, ...]
     fault_count: int
 
@@ -78,7 +81,9 @@ def compare(
         comparing.request(request)
     waiting, missing = comparing.rest()
     faults = comparing.faults
-    return Comparison(comparing.matching, comparing.foreign, waiting, missing, tuple(faults.kept), faults.count)
+    return Comparison(
+        comparing.matching, comparing.foreign, waiting, missing, comparing.removed, tuple(faults.kept), faults.count
+    )
 
 
 def _requests(file: Path, progress: Callable[[int, int], None]) -> Iterator[Mapping[str, Any]]:
@@ -122,7 +127,7 @@ class _Comparing:
         self._head = head
         self._seen = bytearray(head // 8 + 1)
         self.faults = faults
-        self.matching = self.foreign = 0
+        self.matching = self.foreign = self.removed = 0
 
     def request(self, request: Mapping[str, Any]) -> None:
         """Compare the records of a request.
@@ -159,6 +164,9 @@ class _Comparing:
             self.faults.add("export-unknown", place, f"the archive has another record, or none, as {sequence}")
             return
         self._seen[sequence >> 3] |= 1 << (sequence & 7)
+        if row[1] is None:
+            self.removed += 1
+            return
         differing = _differences(row, log, attributes, resource, scope)
         if differing:
             self.faults.add("export-differs", place, f"record {sequence} of the archive: {', '.join(differing)}")
@@ -174,13 +182,10 @@ class _Comparing:
             dead = {number for (number,) in connection.execute("SELECT sequence FROM dead_letter")}
         for start in range(1, self._head + 1, _STEP):
             with self._archive.database as connection, archive_errors(self._archive.path):
-                rows: Any = connection.execute(
-                    "SELECT sequence, record_id FROM record WHERE sequence BETWEEN ? AND ? AND sequence <= ?",
-                    (start, start + _STEP - 1, self._head),
-                ).fetchall()
-            for sequence, record_id in rows:
-                if self._seen[sequence >> 3] >> (sequence & 7) & 1:
-                    continue
+                rows: Any = connection.execute(_PAGE, (start, start + _STEP - 1, self._head)).fetchall()
+            for sequence, record_id, removed in rows:
+                if removed or self._seen[sequence >> 3] >> (sequence & 7) & 1:
+                    continue  # what was removed may have been so before it was sent
                 if sequence > cursor or sequence in dead:
                     waiting += 1
                 else:
@@ -195,7 +200,7 @@ def _differences(
 ) -> list[str]:
     """Return the names of what the collector's record says otherwise than the archive's."""
     _, otlp, stored_resource, stored_scope = row
-    if otlp is None or stored_resource is None:
+    if stored_resource is None:
         return ["content"]
     try:
         stored = read_log(otlp)

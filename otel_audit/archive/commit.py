@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import apsw
@@ -15,11 +15,11 @@ from otel_audit.archive.merkle import Frontier, peak_ends
 from otel_audit.errors import IntegrityError
 from otel_audit.record import AuditRecord
 
-__all__ = ["Committer", "Row", "columns", "row_of"]
+__all__ = ["Committer", "Make", "Row", "columns", "row_of"]
 
 _RANGES: Final = 4_096
 """Most ranges of own sequences that are told apart; later ones take in other processes' records between them."""
-_COLUMNS: Final = 18
+_COLUMNS: Final = 19
 _ROW: Final = "(" + ",".join("?" * _COLUMNS) + ")"
 # One statement a chunk: apsw gives up the GIL at every step, and gets it back from a busy caller only after a while.
 _INSERTS: Final = {size: f"INSERT INTO record VALUES {','.join([_ROW] * size)}" for size in (128, 16, 4, 1)}
@@ -30,12 +30,17 @@ _LAST: Final = (
 )
 _NODES: Final = "SELECT sequence, coalesce(node, leaf) FROM record WHERE sequence IN (SELECT value FROM json_each(?))"
 
-Row = tuple[str, int, int, str, str | None, str | None, str, str | None, str | None, str | None, bytes | None, bytes]
-"""A record on its way into the archive: id, time, time of recording, `columns`, OTLP bytes.
+Row = tuple[
+    str, int, int, str, str | None, str | None, str, str | None, str | None, str | None, bytes | None, bytes, int
+]
+"""A record on its way into the archive: id, time, time of recording, `columns`, OTLP bytes, kind.
 
 A plain tuple of plain values, which the garbage collector soon leaves alone: with queues of 16,384 named tuples it took
 a sixth of the time.
 """
+
+Make = Callable[[apsw.Connection, Frontier], Sequence[Row]]
+"""Makes rows within the transaction that commits them, from what the archive and its tree are then."""
 
 
 class Committer:
@@ -57,7 +62,14 @@ class Committer:
         self.ranges: list[tuple[int, int]] = []
 
     def commit(self, rows: Sequence[Row]) -> tuple[int, list[bytes]]:
-        """Commit records, all or none, and return the first one's sequence and all leaves.
+        """Commit records, all or none, and return the first one's sequence and all leaves; see `append`."""
+        return self.append(lambda _connection, _tree: rows)
+
+    def append(self, make: Make) -> tuple[int, list[bytes]]:
+        """Make records and commit them with whatever else `make` changes, all or nothing.
+
+        Returns:
+            The first one's sequence, and all leaves.
 
         Raises:
             ArchiveError: Nothing was committed.
@@ -72,7 +84,7 @@ class Committer:
                 connection.execute("BEGIN IMMEDIATE")
                 tree = self._present_tree(connection)
                 first = tree.size + 1
-                values, leaves = self._values(connection, rows, tree)
+                values, leaves = self._values(connection, make(connection, tree), tree)
                 _insert(connection, values)
                 connection.execute("COMMIT")
             except BaseException:
@@ -82,7 +94,8 @@ class Committer:
                 self._resource_id = 0
                 raise
         self._tree = tree
-        self._note_range(first)
+        if leaves:
+            self._note_range(first)
         return first, leaves
 
     @property
@@ -153,23 +166,23 @@ class Committer:
         values: list[object] = []
         leaves: list[bytes] = []
         sequence = tree.size
-        for offset, (record_id, time, observed, host, user, source, type_, *derived, otlp) in enumerate(rows):
+        for offset, (record_id, time, observed, host, user, source, type_, *derived, otlp, kind) in enumerate(rows):
             sequence += 1
             salt = salts[offset * 32 : offset * 32 + 32]
             identity = bytes.fromhex(record_id.replace("-", ""))
             content = commitment(salt, self._digest, otlp)
-            leaf = leaf_hash(EVENT, sequence, observed, identity, host, type_, content)
+            leaf = leaf_hash(kind, sequence, observed, identity, host, type_, content)
             node = tree.push(leaf)
             leaves.append(leaf)
-            values += (sequence, EVENT, time, observed, host, user, source, type_)
+            values += (sequence, kind, time, observed, host, user, source, type_)
             values += derived
-            values += (identity, self._resource_id, leaf, None if sequence & 1 else node, salt, otlp)
+            values += (identity, self._resource_id, leaf, None if sequence & 1 else node, salt, otlp, None)
         return values, leaves
 
 
-def row_of(record: AuditRecord, otlp: bytes) -> Row:
+def row_of(record: AuditRecord, otlp: bytes, kind: int = EVENT) -> Row:
     """Return what a record's row is made of."""
-    return (record.record_id, record.time, record.observed, *columns(record), otlp)
+    return (record.record_id, record.time, record.observed, *columns(record), otlp, kind)
 
 
 def columns(

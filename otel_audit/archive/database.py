@@ -217,6 +217,8 @@ class Database(forksafe.ForkAware):
             make_private(self.path)
         # For a new file alone. A record takes some 850 bytes: four fit into a page of 4 KiB, nine into one of 8.
         connection.execute("PRAGMA page_size=8192")
+        # Without it, what pruning frees could be given back only by writing the whole file anew.
+        connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
         _set_wal(connection, self.busy_timeout)
         for setting in (
             f"synchronous={'FULL' if self._durable else 'NORMAL'}",

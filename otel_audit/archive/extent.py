@@ -31,7 +31,7 @@ def extent(archive: Archive, filter: Filter) -> tuple[int, int] | None:
                 "WITH folded(value) AS (SELECT value FROM meta WHERE key = 'folded')"
                 " SELECT min(first), max(last) FROM ("
                 "  SELECT min(first_time) AS first, max(last_time) AS last FROM zone UNION ALL"
-                "  SELECT min(time), max(time) FROM record, folded WHERE sequence > folded.value AND kind = 1)"
+                "  SELECT min(time), max(time) FROM record, folded WHERE sequence > folded.value)"
             ).fetchone()
         else:
             row = connection.execute(f"SELECT min(time), max(time) FROM record WHERE {condition}", values).fetchone()

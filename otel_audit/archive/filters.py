@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any, Final
 
-from otel_audit.archive.index import FIELDS
+from otel_audit.archive.index import EVENTS, FIELDS, OWN
 from otel_audit.clean import Cleaner
 from otel_audit.errors import ConfigError
 from otel_audit.otlp import LogFields
@@ -61,6 +61,7 @@ class Filter:
         until: Before.
         after: Sequences above this one.
         before: Sequences below this one.
+        admin: The archive's own records (checkpoints, erasures, reads) instead of events.
         pseudonym: Turns a text into its pseudonym: records with that in place of user, session, address or a value of
             `where` are found, too. Not compared.
     """
@@ -81,6 +82,7 @@ class Filter:
     until: datetime | int | None = None
     after: int | None = None
     before: int | None = None
+    admin: bool = False
     pseudonym: Callable[[str], str] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -120,6 +122,12 @@ class Filter:
     @cached_property
     def indexed(self) -> dict[int, tuple[str | bytes, ...]]:
         """The criteria that postings answer: number of the field to values, one of which it must have."""
+        # Own records have an index to themselves.
+        return {} if self.admin else {FIELDS[column]: forms for column, forms in self._exact.items()}
+
+    @cached_property
+    def _exact(self) -> dict[str, tuple[str | bytes, ...]]:
+        """The columns that must have one of some values."""
         host = _recorded(self.host)
         values: dict[str, tuple[str | bytes, ...]] = {
             "host": () if host is None else (host,),
@@ -127,7 +135,7 @@ class Filter:
             "trace": (bytes.fromhex(self.trace_id),) if self.trace_id else (),
             "address": () if self.network else self._addresses(),
         }
-        return {FIELDS[name]: forms for name, forms in values.items() if forms}
+        return {column: forms for column, forms in values.items() if forms}
 
     def _forms(self, text: str | None) -> tuple[str, ...]:
         """Return the forms in which a text may have been recorded."""
@@ -154,16 +162,15 @@ class Filter:
     @cached_property
     def sql(self) -> tuple[str, list[Any]]:
         """A condition over the columns of ``record``, and its values."""
-        terms: list[str] = ["kind = 1"]
+        terms: list[str] = [OWN if self.admin else EVENTS]
         values: list[Any] = []
 
         def add(term: str, *given: Any) -> None:
             terms.append(term)
             values.extend(given)
 
-        for column, number in FIELDS.items():
-            if number in self.indexed:
-                add(*one_of(column, self.indexed[number]))
+        for column, forms in self._exact.items():
+            add(*one_of(column, forms))
         if self.outcome is not None:
             add("outcome = ?", self.outcome)
         if self.session is not None:

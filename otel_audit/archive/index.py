@@ -7,13 +7,27 @@ own, so that it holds the write lock for some 10 ms only; the last one makes the
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 import apsw
 
 from otel_audit.archive.database import transaction
 
-__all__ = ["FIELDS", "RUN", "SLICE", "STEPS", "ZONE", "Slice", "fold", "fold_step", "next_slice"]
+__all__ = [
+    "EVENTS",
+    "FIELDS",
+    "OWN",
+    "RUN",
+    "SLICE",
+    "STEPS",
+    "ZONE",
+    "Slice",
+    "fold",
+    "fold_step",
+    "next_slice",
+    "refold_zones",
+]
 
 RUN: Final = 131_072
 """Sequences that share a run of postings: a look-up probes one place a run."""
@@ -24,9 +38,14 @@ ZONE: Final = 1_024
 FIELDS: Final = {"host": 1, "user": 2, "trace": 3, "address": 4}
 """The indexed columns and their numbers in the table."""
 
+EVENTS: Final = "kind = 1 AND source IS NOT NULL"
+"""What holds for the rows of events, save for tombstones."""
+OWN: Final = "kind > 1 AND source IS NOT NULL"
+"""Likewise for the archive's own records."""
+
 _ZONES = f"""
 INSERT INTO zone
-SELECT (sequence - 1) / {ZONE}, count(*), min(time), max(time), min(observed), max(observed)
+SELECT (sequence - 1) / {ZONE}, count(*) FILTER (WHERE {EVENTS}), min(time), max(time), min(observed), max(observed)
 FROM record WHERE sequence BETWEEN ? AND ? GROUP BY 1
 ON CONFLICT (zone) DO UPDATE SET
     records = records + excluded.records,
@@ -80,6 +99,16 @@ def fold_step(connection: apsw.Connection, part: Slice, step: int) -> int:
                 connection.execute("UPDATE meta SET value = ? WHERE key = 'folded'", (part.last,))
                 folded = part.last
     return head - folded
+
+
+def refold_zones(connection: apsw.Connection, zones: Iterable[int]) -> None:
+    """Make zones anew, within a transaction that changed their records."""
+    folded, _ = _progress(connection)
+    for zone in zones:
+        first, last = zone * ZONE + 1, min((zone + 1) * ZONE, folded)
+        if first <= last:
+            connection.execute("DELETE FROM zone WHERE zone = ?", (zone,))
+            connection.execute(_ZONES, (first, last))
 
 
 def fold(connection: apsw.Connection) -> int:

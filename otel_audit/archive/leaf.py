@@ -10,10 +10,33 @@ import hashlib
 from functools import lru_cache
 from typing import Final
 
-__all__ = ["EVENT", "commitment", "header_digest", "leaf_hash", "seal"]
+__all__ = [
+    "ADMINISTRATION",
+    "ERASURE",
+    "EVENT",
+    "GENESIS",
+    "KINDS",
+    "PRUNE",
+    "ROTATION",
+    "commitment",
+    "header_digest",
+    "leaf_hash",
+    "seal",
+]
 
 EVENT: Final = 1
-"""The kind of an ordinary record."""
+"""The kind of an ordinary record. All others are the archive's own."""
+ERASURE: Final = 2
+"""Names records whose content was erased at somebody's request."""
+PRUNE: Final = 3
+"""Names records whose content was removed when its time was over."""
+ROTATION: Final = 4
+"""Hands over from one signing key to the next."""
+GENESIS: Final = 5
+"""Binds the archive's id, its time of creation and its first key; the first of the archive's own records."""
+ADMINISTRATION: Final = 6
+"""A checkpoint, or what somebody did with the archive."""
+KINDS: Final = range(EVENT, ADMINISTRATION + 1)
 
 _VERSION: Final = b"OAL1"
 _COMMIT: Final = b"otel-audit/v1/commit\0"
@@ -42,7 +65,7 @@ def leaf_hash(  # noqa: PLR0917 - the parts of the leaf, in their order
     """Return a record's leaf hash.
 
     Args:
-        kind: 1 event; the other kinds come with erasure, pruning, keys and administration.
+        kind: One of `KINDS`.
         sequence: Position in the archive.
         observed: Nanoseconds since the epoch.
         record_id: 16 bytes.

@@ -7,7 +7,7 @@ from typing import Any, Final
 import apsw
 
 from otel_audit.archive.faults import Faults
-from otel_audit.archive.index import FIELDS, RUN, SLICE, ZONE
+from otel_audit.archive.index import EVENTS, FIELDS, RUN, SLICE, ZONE
 
 __all__ = ["check_lookups", "check_outside"]
 
@@ -29,8 +29,9 @@ _EXTRA: Final = (
 )
 _STRAY: Final = "SELECT sequence, field FROM posting WHERE run = ? AND sequence NOT BETWEEN ? AND ?"
 _SUMS: Final = (
-    f"SELECT (sequence - 1) / {ZONE}, count(*), min(time), max(time), min(observed), max(observed),"
-    f" {' + '.join(f'count({name})' for name in FIELDS)} FROM record WHERE sequence BETWEEN ? AND ? GROUP BY 1"
+    f"SELECT (sequence - 1) / {ZONE}, count(*) FILTER (WHERE {EVENTS}), min(time), max(time), min(observed),"
+    f" max(observed), {' + '.join(f'count({name})' for name in FIELDS)} FROM record WHERE sequence BETWEEN ? AND ?"
+    " GROUP BY 1"
 )
 _STORED: Final = (
     "SELECT zone, records, first_time, last_time, first_observed, last_observed FROM zone WHERE zone BETWEEN ? AND ?"

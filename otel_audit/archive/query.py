@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
-import apsw
-
 from otel_audit.archive.database import Database, archive_errors
 from otel_audit.archive.filters import Filter, nanoseconds, one_of
 from otel_audit.archive.index import RUN, ZONE
-from otel_audit.archive.merkle import Frontier, peak_ends
+from otel_audit.archive.status import Status, read_status
 from otel_audit.errors import ArchiveError, ConfigError
 from otel_audit.otlp import LogFields, decode, read_log
 from otel_audit.record import AuditRecord
 
-__all__ = ["Archive", "DestinationStatus", "Row", "Status", "open_archive", "read_row"]
+__all__ = ["Archive", "Row", "open_archive", "read_row"]
 
 _CHUNK: Final = 256
 _CONTENT: Final = "sequence, record_id, leaf, otlp, resource"
@@ -80,62 +78,6 @@ def read_row(row: Row) -> LogFields:
 
 def _damaged(row: Row, error: ValueError) -> ArchiveError:
     return ArchiveError(f"record {row.sequence} cannot be decoded: {error}", "the archive is damaged")
-
-
-@dataclass(frozen=True, slots=True)
-class DestinationStatus:
-    """How far the outbox came with one destination.
-
-    Args:
-        name: The destination's name.
-        endpoint: Where it is.
-        cursor: Everything up to this sequence was accepted or is a dead letter.
-        dead_letters: Records that it refused for good.
-        blocked: Why it refuses us altogether, None where it does not.
-        last_success: Nanoseconds of the last accepted request.
-        last_error: What went wrong last, None where the last request succeeded.
-    """
-
-    name: str
-    endpoint: str
-    cursor: int
-    dead_letters: int
-    blocked: str | None
-    last_success: int | None
-    last_error: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """The state of an archive.
-
-    Args:
-        archive: Absolute path.
-        archive_id: The archive's id, shipped as ``audit.sequence.stream_id``.
-        size: Bytes on disk, WAL included.
-        records: How many records.
-        sequence: The last position.
-        first: Nanoseconds: when the first record was recorded; None in an empty archive.
-        last: Likewise for the last.
-        backlog: Records that the slowest destination has still to accept; 0 without a destination.
-        oldest_undelivered: Nanoseconds: when the first of them was recorded.
-        sqlite: Version of the SQLite library.
-        destinations: State of each destination.
-        root: Root of the tree over all records, hex; None where nodes are missing.
-    """
-
-    archive: str
-    archive_id: str
-    size: int
-    records: int
-    sequence: int
-    first: int | None
-    last: int | None
-    backlog: int
-    oldest_undelivered: int | None
-    sqlite: str
-    destinations: tuple[DestinationStatus, ...]
-    root: str | None = None
 
 
 class Archive:
@@ -225,45 +167,9 @@ class Archive:
         with self.database as connection, archive_errors(self.path):
             connection.execute("BEGIN")
             try:
-                return self._status(connection)
+                return read_status(connection, self.path)
             finally:
                 connection.execute("ROLLBACK")
-
-    def _status(self, connection: apsw.Connection) -> Status:
-        head = int(connection.execute("SELECT max(sequence) FROM record").get or 0)
-
-        def observed(sequence: int) -> int | None:
-            return connection.execute("SELECT observed FROM record WHERE sequence = ?", (sequence,)).get  # type: ignore[no-any-return]
-
-        dead: dict[str, int] = dict(
-            connection.execute("SELECT destination, count(*) FROM dead_letter WHERE NOT requeued GROUP BY 1")
-        )
-        destinations = tuple(
-            DestinationStatus(name, endpoint, cursor, dead.get(name, 0), blocked, success, error)
-            for name, endpoint, cursor, blocked, success, error in connection.execute(
-                "SELECT name, endpoint, cursor, blocked, last_success, last_error FROM destination ORDER BY name"
-            )
-        )
-        requeued = connection.execute("SELECT min(sequence), count(*) FROM dead_letter WHERE requeued").fetchone() or (
-            None,
-            0,
-        )
-        cursor = min((destination.cursor for destination in destinations), default=head)
-        oldest = min((n for n in (requeued[0], cursor + 1 if cursor < head else None) if n is not None), default=None)
-        return Status(
-            archive=str(self.path),
-            archive_id=str(connection.execute("SELECT value FROM meta WHERE key = 'archive_id'").get),
-            size=sum(p.stat().st_size for p in (self.path, Path(f"{self.path}-wal")) if p.exists()),
-            records=head,
-            sequence=head,
-            first=observed(1),
-            last=observed(head),
-            backlog=head - cursor + int(requeued[1]),
-            oldest_undelivered=None if oldest is None else observed(oldest),
-            sqlite=apsw.sqlite_lib_version(),
-            destinations=destinations,
-            root=_root(connection, head),
-        )
 
     # -- finding --
 
@@ -274,7 +180,7 @@ class Archive:
         chunk = min(_CHUNK, limit) if limit and not filter.needs_content else _CHUNK
         direction = "ASC" if oldest_first else "DESC"
         for start, end in _windows(low, high, folded, oldest_first=oldest_first, indexed=bool(filter.indexed)):
-            source, source_values = _source(filter.indexed, start, end, folded)
+            source, source_values = _source(filter, start, end, folded)
             statement = (
                 f"SELECT {_CONTENT} FROM {source} WHERE sequence BETWEEN ? AND ? AND {condition}"
                 f" ORDER BY sequence {direction} LIMIT {max(chunk, 1)}"
@@ -320,15 +226,6 @@ class Archive:
             return connection.execute(statement, values).get
 
 
-def _root(connection: apsw.Connection, size: int) -> str | None:
-    """Return the root from as many nodes as the size has bits."""
-    nodes: list[Any] = [
-        connection.execute("SELECT coalesce(node, leaf) FROM record WHERE sequence = ?", (end,)).get
-        for end in peak_ends(size)
-    ]
-    return Frontier(size, nodes).root().hex() if all(isinstance(node, bytes) for node in nodes) else None
-
-
 def _zone_conditions(filter: Filter) -> tuple[list[str], list[int]]:
     """Return what a zone must fulfil to hold a record that the filter can match."""
     terms: list[tuple[str, int]] = []
@@ -371,8 +268,11 @@ def _windows(low: int, high: int, folded: int, *, oldest_first: bool, indexed: b
         yield max(low, folded + 1), high
 
 
-def _source(indexed: Mapping[int, tuple[Any, ...]], start: int, end: int, folded: int) -> tuple[str, tuple[Any, ...]]:
+def _source(filter: Filter, start: int, end: int, folded: int) -> tuple[str, tuple[Any, ...]]:
     """Return what to select from: the table, or the sequences that hold every indexed value, joined with it."""
+    if filter.admin:
+        return "record INDEXED BY own", ()
+    indexed = filter.indexed
     if not indexed or end > folded:
         return "record", ()
     (first_field, first_values), *others = indexed.items()

@@ -14,27 +14,32 @@ CREATE TABLE resource (
 ) STRICT;
 
 -- `sequence` is the row id, given inside the transaction: commit order is sequence order, without gaps from 1.
--- `otlp` holds the record; the columns from `time` to `trace` are derived from it, for queries.
+-- `otlp` holds the record; the columns from `time` to `trace` are derived from it, for queries. Erasure and pruning leave
+-- a tombstone: the commitment to the content takes its place, and every column that no hash covers is NULL.
 CREATE TABLE record (
-    sequence  INTEGER PRIMARY KEY,
-    kind      INTEGER NOT NULL,
-    time      INTEGER NOT NULL,
-    observed  INTEGER NOT NULL,
-    host      TEXT NOT NULL,
-    user      TEXT,
-    source    TEXT,
-    type      TEXT NOT NULL,
-    outcome   TEXT,
-    session   TEXT,
-    address   TEXT,
-    trace     BLOB,
-    record_id BLOB NOT NULL,
-    resource  INTEGER NOT NULL,
-    leaf      BLOB NOT NULL,
-    node      BLOB,  -- root of the largest complete subtree that ends here; NULL where that is the leaf
-    salt      BLOB,
-    otlp      BLOB
+    sequence   INTEGER PRIMARY KEY,
+    kind       INTEGER NOT NULL,
+    time       INTEGER NOT NULL,
+    observed   INTEGER NOT NULL,
+    host       TEXT NOT NULL,
+    user       TEXT,
+    source     TEXT,
+    type       TEXT NOT NULL,
+    outcome    TEXT,
+    session    TEXT,
+    address    TEXT,
+    trace      BLOB,
+    record_id  BLOB NOT NULL,
+    resource   INTEGER,
+    leaf       BLOB NOT NULL,
+    node       BLOB,  -- root of the largest complete subtree that ends here; NULL where that is the leaf
+    salt       BLOB,
+    otlp       BLOB,
+    commitment BLOB
 ) STRICT;
+
+-- The archive's own records, which are few: checkpoints, erasures, reads.
+CREATE INDEX own ON record (kind) WHERE kind > 1;
 
 -- Which records hold a value, folded in later in sorted slices: inserting costs the same at any size. A run covers
 -- 131,072 sequences, so that a slice lands in few, warm pages, and a look-up probes one place a run.

@@ -13,15 +13,18 @@ import apsw
 
 from otel_audit.archive.derive import DERIVED, Deriver
 from otel_audit.archive.faults import UNREADABLE, Fault, Faults, describe
-from otel_audit.archive.leaf import EVENT, commitment, header_digest, leaf_hash
+from otel_audit.archive.leaf import KINDS, commitment, header_digest, leaf_hash
 from otel_audit.archive.merkle import Frontier, peak_ends
+from otel_audit.archive.ranges import Range, ranges_of
 
 __all__ = ["LENGTH", "Span", "SpanResult", "check_span"]
 
 LENGTH: Final = 32_768
 """Records of a span: some 0.3 s of work, in one transaction."""
 
-_ROWS: Final = f"SELECT sequence, kind, {', '.join(DERIVED)}, record_id, resource, leaf, node, salt, otlp FROM record"
+_ROWS: Final = (
+    f"SELECT sequence, kind, {', '.join(DERIVED)}, record_id, resource, leaf, node, salt, otlp, commitment FROM record"
+)
 _PLACEHOLDER: Final = bytes(32)
 """In the place of a leaf that cannot be known: the tree goes on, and what is above it is not compared."""
 _IMPOSSIBLE: Final = (ValueError, TypeError, AttributeError, OverflowError)
@@ -61,6 +64,7 @@ class SpanResult(NamedTuple):
         bad: The last sequence with a leaf that is not as stored; 0 for none.
         end_node: The node of the last record, where it covers more than this span; else None.
         resources: Ids of the resources that the records refer to.
+        tombstones: Records whose content was removed.
         faults: The faults that were kept.
         fault_count: How many faults there are.
     """
@@ -74,6 +78,7 @@ class SpanResult(NamedTuple):
     bad: int
     end_node: bytes | None
     resources: frozenset[int]
+    tombstones: list[Range]
     faults: list[Fault]
     fault_count: int
 
@@ -97,6 +102,7 @@ class _Check:
         self._derive = Deriver().columns
         self._headers = _headers(connection)
         self._used: set[int] = set()
+        self._tombstones: list[int] = []
         self._valid = self._invalid = self._missing = self._bad = 0
         self._broken = False
         self._end_node: bytes | None = None
@@ -124,7 +130,8 @@ class _Check:
         self._skip(expected, span.last)
         return SpanResult(
             span, self._valid, self._invalid, self._missing, None if self._broken else self._tree.peaks,
-            self._peaks_at, self._bad, self._end_node, frozenset(self._used), self._faults.kept, self._faults.count,
+            self._peaks_at, self._bad, self._end_node, frozenset(self._used), ranges_of(self._tombstones),
+            self._faults.kept, self._faults.count,
         )  # fmt: skip
 
     def _tree_before(self) -> Frontier:
@@ -158,26 +165,22 @@ class _Check:
 
     def _row(self, row: tuple[Any, ...]) -> None:
         """Verify one row, and let the tree grow by it."""
-        sequence, kind, record_id, resource, stored, node, salt, otlp = row[0], row[1], *row[12:]
+        sequence, kind, record_id, resource, stored, node, salt, otlp, content = row[0], row[1], *row[12:]
         columns, count = row[2:12], self._faults.count
-        self._used.add(resource)
         leaf = None
         try:
-            if otlp is None or salt is None:
-                raise ValueError("its content is missing")
-            values = self._derive(otlp, columns)
-            header = self._headers.get(resource)
-            if header is not None:
-                content = commitment(salt, header, otlp)
-                leaf = leaf_hash(EVENT, sequence, values[1], record_id, values[2], values[5], content)
+            if content is not None:
+                values = self._tombstone(sequence, columns, (resource, salt, otlp), content)
             else:
-                self._faults.add("resource", f"record {sequence}", f"there is no resource {resource}")
+                values, content = self._content(sequence, columns, (resource, salt, otlp))
+            if content is not None:
+                leaf = leaf_hash(kind, sequence, values[1], record_id, values[2], values[5], content)
         except _IMPOSSIBLE as error:
             self._faults.add("content", f"record {sequence}", _reason(error))
         else:
             if values != columns:
                 self._columns(sequence, columns, values)
-        if kind != EVENT:
+        if kind not in KINDS:
             self._faults.add("kind", f"record {sequence}", f"kind {kind}")
         if not isinstance(record_id, bytes) or len(record_id) != 16:
             self._faults.add("record-id", f"record {sequence}")
@@ -189,6 +192,31 @@ class _Check:
             self._valid += 1
         else:
             self._invalid += 1
+
+    def _content(
+        self, sequence: int, columns: tuple[Any, ...], content: tuple[Any, Any, Any]
+    ) -> tuple[tuple[Any, ...], bytes | None]:
+        """Return the columns that the bytes of a record give, and the commitment to its content."""
+        resource, salt, otlp = content
+        self._used.add(resource)
+        if otlp is None or salt is None:
+            raise ValueError("its content is missing")
+        values = self._derive(otlp, columns)
+        header = self._headers.get(resource)
+        if header is None:
+            self._faults.add("resource", f"record {sequence}", f"there is no resource {resource}")
+            return values, None
+        return values, commitment(salt, header, otlp)
+
+    def _tombstone(
+        self, sequence: int, columns: tuple[Any, ...], content: tuple[Any, Any, Any], commitment: Any
+    ) -> tuple[Any, ...]:
+        """Return the columns that a tombstone has: those that its leaf covers."""
+        if content != (None, None, None) or not isinstance(commitment, bytes) or len(commitment) != 32:
+            raise ValueError("it is neither there nor removed")
+        self._tombstones.append(sequence)
+        _, observed, host, _, _, type_, *_ = columns
+        return (observed, observed, host, None, None, type_, None, None, None, None)
 
     def _grow(self, sequence: int, leaf: Any, node: Any) -> None:
         """Let the tree grow by a leaf, and compare the node that is stored with it."""

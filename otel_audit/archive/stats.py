@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 from otel_audit.archive.database import archive_errors
 from otel_audit.archive.filters import Filter
-from otel_audit.archive.index import ZONE
+from otel_audit.archive.index import EVENTS, ZONE
 from otel_audit.archive.query import Archive, read_row
 
 __all__ = ["counts", "histogram"]
@@ -62,7 +62,7 @@ def histogram(archive: Archive, edges: Sequence[int], filter: Filter = _ALL) -> 
             ranges = [(zone * ZONE + 1, min((zone + 1) * ZONE, folded)) for zone in cut]
             for start, end in [*ranges, (folded + 1, 2**62)]:
                 for (moment,) in connection.execute(
-                    "SELECT time FROM record WHERE sequence BETWEEN ? AND ? AND kind = 1", (start, end)
+                    f"SELECT time FROM record WHERE sequence BETWEEN ? AND ? AND {EVENTS}", (start, end)
                 ):
                     add(moment)
         finally:

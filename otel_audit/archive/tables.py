@@ -6,8 +6,10 @@ What guards each column:
 table        column                                           guarded by
 ===========  ===============================================  ==========================================================
 record       sequence, kind, record_id                        the leaf covers them
-record       salt, otlp, resource                             the leaf covers the commitment to them
-record       time … trace                                     derived from otlp
+record       salt, otlp, resource                             the leaf covers the commitment to them; NULL in tombstones
+record       commitment                                       the leaf covers it; NULL but in tombstones
+record       time … trace                                     derived from otlp; in tombstones the leaf covers observed,
+                                                              host and type, time is observed, the others are NULL
 record       leaf                                             made anew from the row
 record       node                                             made anew from the leaves
 resource     id                                               each record's leaf covers the digest of its resource

@@ -20,6 +20,8 @@ from otel_audit.archive.faults import UNREADABLE, Fault, Faults, unreadable_is_a
 from otel_audit.archive.index import RUN
 from otel_audit.archive.lookups import check_outside
 from otel_audit.archive.merkle import EMPTY_ROOT, Frontier, peak_ends, root
+from otel_audit.archive.ranges import Range
+from otel_audit.archive.removal import Removed, check_removed, named_ranges
 from otel_audit.archive.spans import LENGTH, Span, SpanResult
 from otel_audit.archive.tables import check_structure, check_tables, is_archive
 from otel_audit.archive.workers import Work, inline, prepare, shared, snapshot
@@ -81,9 +83,11 @@ class Report:
         asked: Where the verification was to begin.
         first: The first sequence that was verified.
         last: The last one: how many records the archive had at the start.
-        valid: Records without a fault.
+        valid: Records without a fault, those included whose content was erased or pruned.
         invalid: Records with one.
         missing: Sequences without a record.
+        erased: Records whose content was erased.
+        pruned: Records whose content was pruned.
         root: Root of the tree over all records, as they are; None where it cannot be made.
         roots: What became of the noted roots.
         faults: The first faults that were found.
@@ -98,6 +102,8 @@ class Report:
     valid: int
     invalid: int
     missing: int
+    erased: int
+    pruned: int
     root: bytes | None
     roots: tuple[RootCheck, ...]
     faults: tuple[Fault, ...]
@@ -171,7 +177,7 @@ def verify_connection(
     """
     faults = Faults(keep)
     check_structure(connection, faults)
-    archive_id, head, first, resources = "", 0, 1, set[int]()
+    archive_id, head, first, resources, named = "", 0, 1, set[int](), Removed([], [])
     with snapshot(connection):
         with unreadable_is_a_fault(faults, "the archive"):
             archive_id = str(connection.execute("SELECT value FROM meta WHERE key = 'archive_id'").get or "")
@@ -180,6 +186,7 @@ def verify_connection(
             resources = {number for (number,) in connection.execute("SELECT id FROM resource")}
         with unreadable_is_a_fault(faults, "the archive"):
             check_tables(connection, head, faults)
+            named = named_ranges(connection, faults)
             check_outside(connection, head, faults)
     joined = _Joined(connection, first, head, length, faults)
     sizes, gaps = [noted.size for noted in roots], dict[int, int]()
@@ -189,12 +196,17 @@ def verify_connection(
             joined.skip(gaps[result.span.start], result.span.start)
         joined.add(result)
         progress(max(0, min(head, result.span.last) - first + 1), head - first + 1)
-    if first == 1 and not joined.broken:
+    if first == 1 and not joined.broken and not joined.tombstones:
         for number in sorted(resources - joined.resources):
             faults.add("resource", f"resource {number}", "no record refers to it")
+    with snapshot(connection):
+        # Faults of these records were found at the start. What was erased since then may be gone.
+        since_then = named_ranges(connection, Faults(0)) if joined.tombstones else named
+    erased, pruned = check_removed(joined.tombstones, named, since_then, joined.seen, faults)
     checks = tuple(RootCheck(noted, joined.check(noted, head, faults)) for noted in roots)
     return Report(
-        name, archive_id, since, first, head, joined.valid, joined.invalid, joined.missing, joined.root(), checks,
+        name, archive_id, since, first, head, joined.valid, joined.invalid, joined.missing, erased, pruned,
+        joined.root(), checks,
         tuple(faults.kept), faults.count,
     )  # fmt: skip
 
@@ -249,6 +261,8 @@ class _Joined:
         self._tail: list[bytes] = []
         self.valid = self.invalid = self.missing = 0
         self.resources: set[int] = set()
+        self.tombstones: list[Range] = []
+        self.seen: list[Range] = []
         self.broken = False
         # Before `first` the nodes are taken as they are: the tree of whole spans.
         before = (first - 1) // length
@@ -284,6 +298,8 @@ class _Joined:
         self.invalid += result.invalid
         self.missing += result.missing
         self.resources |= result.resources
+        self.tombstones += result.tombstones
+        self.seen.append((result.span.first, result.span.last))
         self._bad = result.bad or self._bad
         if result.peaks is None:
             self.broken = True

@@ -65,7 +65,7 @@ def check(connection: apsw.Connection, span: Span, keep: int) -> SpanResult:
         except UNREADABLE as error:
             faults.add("unreadable", where, describe(error))
             count = span.last - span.first + 1
-            result = SpanResult(span, 0, count, 0, None, {}, span.last, None, frozenset(), [], 0)
+            result = SpanResult(span, 0, count, 0, None, {}, span.last, None, frozenset(), [], [], 0)
         faults.extend(result.faults, result.fault_count)
         if span.lookups:
             with unreadable_is_a_fault(faults, f"look-up tables of records {span.lookups} to {span.last}"):

@@ -10,7 +10,8 @@ from typing import Any
 
 import click
 
-from otel_audit.archive.query import DestinationStatus, Status, open_archive
+from otel_audit.archive.query import open_archive
+from otel_audit.archive.status import DestinationStatus, Status
 from otel_audit.cli.options import archive_option, chosen_archive
 from otel_audit.cli.safe import escape, json_text
 from otel_audit.cli.terminal import standard_output

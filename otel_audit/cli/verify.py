@@ -100,11 +100,15 @@ def _text(report: Report, comparison: Comparison | None) -> Iterator[str]:
     yield f"asked       {_asked(report.asked)} to the end"
     yield f"found       {f'{report.first} to {report.last}' if report.first <= report.last else 'no records'}"
     yield f"records     {report.valid} valid, {report.invalid} invalid, {report.missing} missing"
+    if report.erased or report.pruned:
+        yield f"content     {report.erased} erased, {report.pruned} pruned"
     yield f"root        {'none' if report.root is None else f'{report.last}:{report.root.hex()}'}"
     for check in report.roots:
         yield f"noted root  {check.noted.size} {'holds' if check.holds else 'does not hold'}"
     if comparison is not None:
         came = f"{comparison.matching} match, {comparison.missing} missing, {comparison.waiting} not delivered yet"
+        if comparison.removed:
+            came += f", {comparison.removed} removed here"
         yield f"collector   {came}, {comparison.foreign} of others"
     count = report.fault_count + (comparison.fault_count if comparison is not None else 0)
     yield f"faults      {count or 'none'}"
@@ -128,6 +132,8 @@ def _json(report: Report, comparison: Comparison | None) -> dict[str, Any]:
         "valid": report.valid,
         "invalid": report.invalid,
         "missing": report.missing,
+        "erased": report.erased,
+        "pruned": report.pruned,
         "root": None if report.root is None else report.root.hex(),
         "roots": [
             {"size": check.noted.size, "root": check.noted.hash.hex(), "holds": check.holds} for check in report.roots
@@ -137,6 +143,7 @@ def _json(report: Report, comparison: Comparison | None) -> dict[str, Any]:
             "matching": comparison.matching,
             "missing": comparison.missing,
             "waiting": comparison.waiting,
+            "removed": comparison.removed,
             "foreign": comparison.foreign,
         },
         "fault_count": count,

@@ -156,8 +156,15 @@ class Outbox:
             requeued: Any = connection.execute(_REQUEUED, (self._name, limit, MAX_BYTES)).fetchone()
             if requeued[0]:
                 return self._entries(*requeued, requeued=True)
+            head = int(connection.execute("SELECT max(sequence) FROM record").get or 0)
             following: Any = connection.execute(_BEHIND, (self.cursor, limit, MAX_BYTES)).fetchone()
-            return self._entries(*following, requeued=False) if following[0] else []
+            if following[0]:
+                return self._entries(*following, requeued=False)
+            if head > self.cursor:
+                # Tombstones alone: there is nothing left of them to send.
+                connection.execute("UPDATE destination SET cursor = max(cursor, ?) WHERE name = ?", (head, self._name))
+                self.cursor = head
+            return []
 
     def _entries(self, index: str, content: bytes, *, requeued: bool) -> list[Entry]:
         entries = []

@@ -90,7 +90,7 @@ def test_against_a_collector(archive: Path, tmp_path: Path) -> None:
     text = otel_audit("show", "--archive", archive, "-o", "otlp", "--reverse").stdout
     file.write_text(text, "utf-8")
     assert verified(archive, "--against", file)["collector"] == {
-        "matching": RECORDS, "missing": 0, "waiting": 0, "foreign": 0,
+        "matching": RECORDS, "missing": 0, "waiting": 0, "removed": 0, "foreign": 0,
     }  # fmt: skip
     file.write_text("".join(text.splitlines(keepends=True)[1:]), "utf-8")
     found = verified(archive, "--against", file, status=1)

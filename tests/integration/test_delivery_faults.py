@@ -11,7 +11,8 @@ from typing import Any, Literal
 import pytest
 from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter
 
-from otel_audit.archive.query import DestinationStatus, open_archive
+from otel_audit.archive.query import open_archive
+from otel_audit.archive.status import DestinationStatus
 from otel_audit.config import Config
 from otel_audit.delivery import service, shipper
 from otel_audit.delivery.factory import make_sender
