@@ -118,7 +118,9 @@ def test_tombstones_are_not_sent(archive: Path, ranges: list[Range]) -> None:
         removed(archive, ranges)
         ship(archive, collector)
         gone = {n for first, last in ranges for n in range(first, last + 1)}
-        assert {record.attributes["audit.sequence.number"] for record in collector.records} == set(range(1, RECORDS + 3)) - gone
+        assert {record.attributes["audit.sequence.number"] for record in collector.records} == set(
+            range(1, RECORDS + 3)
+        ) - gone
     with open_archive(archive) as opened:
         assert opened.status().backlog == 0
 
