@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -147,7 +146,7 @@ class Committer:
         else:
             # Another process wrote. What we knew must be a part of what there is.
             old, new = peak_ends(known.size), peak_ends(size)
-            nodes: dict[int, bytes] = dict(connection.execute(_NODES, (json.dumps([*old, *new]),)))
+            nodes: dict[int, bytes] = dict(connection.execute(_NODES, (f"[{','.join(map(str, (*old, *new)))}]",)))
             peaks, same = [nodes[end] for end in new], [nodes.get(end) for end in old] == known.peaks
         if not same:
             raise IntegrityError(

@@ -17,7 +17,7 @@ from otel_audit.errors import ArchiveError, ConfigError
 from otel_audit.otlp import LogFields, decode, read_log
 from otel_audit.record import AuditRecord
 
-__all__ = ["Archive", "Row", "open_archive", "read_row"]
+__all__ = ["Archive", "Row", "open_archive", "read_row", "source_table"]
 
 _CHUNK: Final = 256
 _CONTENT: Final = "sequence, record_id, leaf, otlp, resource"
@@ -268,13 +268,16 @@ def _windows(low: int, high: int, folded: int, *, oldest_first: bool, indexed: b
         yield max(low, folded + 1), high
 
 
+def source_table(filter: Filter) -> str:
+    """Return the table to select from, without a look-up in postings; the archive's own records have an index."""
+    return "record INDEXED BY own" if filter.admin else "record"
+
+
 def _source(filter: Filter, start: int, end: int, folded: int) -> tuple[str, tuple[Any, ...]]:
     """Return what to select from: the table, or the sequences that hold every indexed value, joined with it."""
-    if filter.admin:
-        return "record INDEXED BY own", ()
     indexed = filter.indexed
     if not indexed or end > folded:
-        return "record", ()
+        return source_table(filter), ()
     (first_field, first_values), *others = indexed.items()
     conditions = [one_of("q.value", found) for _, found in others]
     terms = "".join(

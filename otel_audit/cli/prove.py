@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import click
 
 from otel_audit.archive.query import open_archive
+from otel_audit.cli.audited import audited, given
 from otel_audit.cli.checking import CheckingCommand
 from otel_audit.cli.options import archive_option, chosen_archive
 from otel_audit.cli.safe import json_text
@@ -40,9 +42,15 @@ def command(
     from otel_audit.archive.proof import prove_consistency, prove_inclusion  # start-up time
 
     with open_archive(chosen_archive(archive)) as opened:
-        if sequence is not None:
-            proof = prove_inclusion(opened, sequence, size)
-        else:
+
+        def prove() -> dict[str, Any]:
+            if sequence is not None:
+                return prove_inclusion(opened, sequence, size)
             assert consistency is not None  # noqa: S101 - one of them was given
-            proof = prove_consistency(opened, *consistency)
+            return prove_consistency(opened, *consistency)
+
+        # What cannot be proved is not shown either; and this read's own record must be in the tree of the proof.
+        prove()
+        audited(opened.path, "prove", **given())
+        proof = prove()
     sys.stdout.write(json_text(proof, indent=2) + "\n")
