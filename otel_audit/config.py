@@ -22,7 +22,15 @@ if TYPE_CHECKING:
 
     from otel_audit.otlp_settings import OtlpSettings
 
-__all__ = ["Config", "Settings", "archive_path", "default_archive", "reads_recorded", "record_settings"]
+__all__ = [
+    "Config",
+    "Settings",
+    "archive_path",
+    "default_archive",
+    "high_water_directory",
+    "reads_recorded",
+    "record_settings",
+]
 
 Protocol = Literal["http/protobuf", "grpc"]
 Reads = Literal["on", "off"]
@@ -63,6 +71,26 @@ def record_settings(environ: Mapping[str, str] = os.environ) -> tuple[Profile, d
     return _choice("profile", None, environ, Profile, "logs"), _resource(None, environ)
 
 
+def high_water_directory(given: Any = None, environ: Mapping[str, str] = os.environ) -> Path | None:
+    """Return where the high-water marks are: by argument, by ``OTEL_AUDIT_HIGH_WATER``, else in the user's data.
+
+    Raises:
+        ConfigError: It is no directory's path.
+    """
+    if given is None:
+        given = environ.get("OTEL_AUDIT_HIGH_WATER") or None
+        given = False if given == "off" else given
+    if given is None:
+        import platformdirs  # start-up time, as above
+
+        return Path(platformdirs.user_data_path("otel_audit", appauthor=False)) / "high-water"
+    if given is False:
+        return None
+    if not isinstance(given, (str, os.PathLike)) or not os.fspath(given):
+        raise ConfigError(f"high_water={given!r} is no path", "give a directory apart from the archive's, or False")
+    return Path(given).expanduser().absolute()
+
+
 class Settings(TypedDict, total=False):
     """What `otel_audit.configure` and `AuditProvider` take; docs/configuration.md has the variables and defaults."""
 
@@ -92,6 +120,10 @@ class Settings(TypedDict, total=False):
     """``OTEL_AUDIT_PSEUDONYM_KEY`` (a path): bytes, or the path of the key's file."""
     pseudonymise: Iterable[str] | None
     """``OTEL_AUDIT_PSEUDONYMISE``: fields to put pseudonyms in place of; with a key: user, user id and actor."""
+    checkpoint_interval: float | None
+    """``OTEL_AUDIT_CHECKPOINT_INTERVAL``: seconds between two checkpoints at the least; 0: none; default 300."""
+    high_water: str | os.PathLike[str] | Literal[False] | None
+    """``OTEL_AUDIT_HIGH_WATER``: directory of the high-water marks, False (``off``) for none."""
     event_types: Iterable[EventType]
     """The application's own event types."""
     resource: Mapping[str, Value] | Resource | None
@@ -124,6 +156,8 @@ class Config:
         on_failure: ``raise``, ``log`` or ``block``.
         block_timeout: Seconds that a call may wait: for a commit, for room in the queue, and for ``block`` in all.
         processors: structlog processors that run before the record is built, the measures of privacy last.
+        checkpoint_interval: Seconds between two checkpoints at the least; 0: none.
+        high_water: Directory of the high-water marks; None: none are kept.
         event_types: The application's own event types.
         resource: Attributes of the OTLP ``Resource``.
         otlp: The OTLP destination; None where there is none.
@@ -138,6 +172,8 @@ class Config:
     on_failure: OnFailure = "raise"
     block_timeout: float = 30.0
     processors: tuple[Processor, ...] = ()
+    checkpoint_interval: float = 300.0
+    high_water: Path | None = None
     event_types: tuple[EventType, ...] = ()
     resource: Mapping[str, Value] = field(default_factory=dict)
     otlp: OtlpSettings | None = None
@@ -175,6 +211,8 @@ class Config:
             on_failure=_choice("on_failure", given("on_failure"), environ, OnFailure, "raise"),
             block_timeout=_positive("block_timeout", settings.get("block_timeout", 30.0)),
             processors=with_privacy(_processors(settings.get("processors", ())), settings, environ),
+            checkpoint_interval=_interval(given("checkpoint_interval"), environ),
+            high_water=high_water_directory(given("high_water"), environ),
             event_types=_tuple("event_types", settings.get("event_types", ())),
             resource=_resource(given("resource"), environ),
             otlp=_otlp(settings, names, environ, profile),
@@ -251,6 +289,19 @@ def _positive(name: str, value: Any) -> float:
     if not isinstance(value, (int, float)) or not 0 < value < 86_400:
         raise ConfigError(f"{name}={value!r} is no number of seconds", "give a positive number below 86400")
     return float(value)
+
+
+def _interval(given: Any, environ: Mapping[str, str]) -> float:
+    variable = "OTEL_AUDIT_CHECKPOINT_INTERVAL"
+    text = environ.get(variable)
+    value, shown = (given, "checkpoint_interval") if given is not None else (text or 300.0, variable)
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        seconds = -1.0
+    if not 0 <= seconds <= 31_536_000:
+        raise ConfigError(f"{shown}={value!r} is no number of seconds", "give at least 1, or 0 for no checkpoints")
+    return seconds
 
 
 def _exporter_names(environ: Mapping[str, str]) -> list[str]:

@@ -16,7 +16,8 @@ from otel_audit.archive.leaf import ERASURE, PRUNE
 from otel_audit.archive.merkle import Frontier
 from otel_audit.archive.ranges import Range
 from otel_audit.archive.removal import removal_fields, remove
-from otel_audit.archive.verify import Root, verify_connection
+from otel_audit.archive.report import Root
+from otel_audit.archive.verify import verify_connection
 from otel_audit.provider import AuditProvider
 from otel_audit.record import Session
 
