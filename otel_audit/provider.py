@@ -193,7 +193,11 @@ def _floor(config: Config, archive_id: str) -> Checkpoint | None:
 
 def _tasks(config: Config, committer: Committer, opener: Callable[[], Administration]) -> list[Task]:
     high_water = None if config.high_water is None else HighWater(config.high_water)
-    return [Checkpoints(opener, committer.tree, lambda: None, high_water, config.checkpoint_interval)]
+    checkpoints = Checkpoints(
+        config.archive, opener, committer.tree,
+        key=lambda: None, high_water=high_water, interval=config.checkpoint_interval,
+    )  # fmt: skip
+    return [checkpoints]
 
 
 def _committed(metrics: Metrics, shippers: Iterable[Shipper], upkeep: Upkeep, records: int, head: int) -> None:

@@ -75,7 +75,7 @@ def make_archives(folder: Path, sizes: tuple[int, ...] = (1, 7, 24)) -> list[Mad
 
 
 def _record(path: Path, count: int, word: str) -> None:
-    with AuditProvider(archive=path, ship=False, resource={"word": word}) as provider:
+    with AuditProvider(archive=path, ship=False, high_water=False, resource={"word": word}) as provider:
         log = provider.get_logger("edits", host="example.com")
         for n in range(count):
             user = None if n % 5 == 4 else f"{word}-{n % 3}"

@@ -141,7 +141,8 @@ class _Reading:
         if self.anchors and self.anchors[-1].sequence == sequence and self.anchors[-1].signed:
             if following not in self.verifiers:
                 self.verifiers.append(following)
-        elif self.verifiers:
+        elif self.verifiers and not self._trusting:
+            # Who trusts a later key alone cannot judge the rotation to it.
             self._faults.add("rotation", place, "the key before it has not signed it")
 
     def _anchor(self, code: str, sequence: int, text: Any) -> Note | None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import apsw
 
 from otel_audit.archive.administration import SYSTEM, Administration, Own
+from otel_audit.archive.database import Database, archive_errors
 from otel_audit.archive.highwater import HighWater
 from otel_audit.archive.leaf import ADMINISTRATION
 from otel_audit.archive.merkle import Frontier
@@ -75,6 +77,7 @@ class Checkpoints:
     """Appends a checkpoint when one is due, and keeps the high-water file up to date.
 
     Args:
+        path: The archive.
         open_administration: Opens what appends own records; it is closed again, since it is rarely needed.
         tree: Returns the archive's id and the tree as this process last saw it; no id before its first commit.
         key: Returns the key that signs, as it is now; None: checkpoints are not signed.
@@ -84,12 +87,15 @@ class Checkpoints:
 
     def __init__(
         self,
+        path: Path,
         open_administration: Callable[[], Administration],
         tree: Callable[[], tuple[str, Frontier]],
+        *,
         key: Callable[[], SigningKey | None],
         high_water: HighWater | None,
         interval: float,
     ) -> None:
+        self._path = path
         self._open = open_administration
         self._tree = tree
         self._key = key
@@ -113,8 +119,10 @@ class Checkpoints:
         wait = self._wait()
         if wait > 0:
             return wait
-        with self._open() as administration:
-            if not self._recent(administration):
+        last, _ = self._last()
+        # Else another process has just stated one.
+        if last is None or not 0 <= time.time_ns() - last < self._interval * 1e9:
+            with self._open() as administration:
                 append_checkpoint(administration, self._key())
         self._covered, self._due_at = tree.size, time.monotonic() + self._interval
         return 3_600.0
@@ -126,15 +134,17 @@ class Checkpoints:
     def _wait(self) -> float:
         """Return the seconds until the next checkpoint."""
         if self._due_at is None:
-            with self._open() as administration, administration.database as connection:
-                last, created = connection.execute(_LAST).fetchone(), connection.execute(_CREATED).get
-            since: Any = (last and last[0]) or created
-            age = max(0.0, (time.time_ns() - int(since)) / 1e9)
+            last, created = self._last()
+            age = max(0.0, (time.time_ns() - (last or created)) / 1e9)
             self._due_at = time.monotonic() + self._interval - age
         return self._due_at - time.monotonic()
 
-    def _recent(self, administration: Administration) -> bool:
-        """Tell whether another process has stated a checkpoint within the interval."""
-        with administration.database as connection:
-            last: Any = connection.execute(_LAST).fetchone()
-        return bool(last and last[0]) and 0 <= time.time_ns() - int(last[0]) < self._interval * 1e9
+    def _last(self) -> tuple[int | None, int]:
+        """Return when the last checkpoint was stated, and when the archive was made: nanoseconds since the epoch."""
+        database = Database(self._path, "read", cache_kib=512)
+        try:
+            with database as connection, archive_errors(self._path):
+                last: Any = connection.execute(_LAST).fetchone()
+                return last[0], int(connection.execute(_CREATED).get)
+        finally:
+            database.close()

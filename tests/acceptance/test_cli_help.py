@@ -33,7 +33,18 @@ def options() -> Iterator[tuple[str, click.Option]]:
 
 def test_the_commands() -> None:
     """These are the commands; whoever adds one documents it."""
-    assert NAMES == ["prove", "record", "requeue", "ship", "show", "stats", "status", "verify", "verify-proof"]
+    assert NAMES == [
+        "checkpoint",
+        "prove",
+        "record",
+        "requeue",
+        "ship",
+        "show",
+        "stats",
+        "status",
+        "verify",
+        "verify-proof",
+    ]
 
 
 @pytest.mark.parametrize("name", ["", *NAMES])
