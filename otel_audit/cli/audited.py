@@ -10,12 +10,12 @@ import click
 
 from otel_audit.cli.group import typed_arguments
 from otel_audit.cli.safe import escape
-from otel_audit.errors import ArchiveError, ConfigError
+from otel_audit.errors import ArchiveError
 
 if TYPE_CHECKING:
     from otel_audit.archive.administration import Own
 
-__all__ = ["audited", "given", "not_recorded"]
+__all__ = ["audited", "given", "not_recorded", "recording"]
 
 _PATIENCE: Final = 5.0
 """Seconds that a reader waits for the archive's write lock; whoever holds it for longer is stuck."""
@@ -32,21 +32,32 @@ def audited(archive: Path, command: str, /, **details: Any) -> None:
     Raises:
         ConfigError: ``OTEL_AUDIT_READS``, or a setting that records need, is wrong.
     """
-    if not _wanted():
+    if not recording():
         return
     asked = {name: value for name, value in details.items() if value is not None}
     try:
         _append(archive, command, asked)
-    except ConfigError:
-        raise
     except Exception as error:  # noqa: BLE001 - an archive that cannot be written, or is damaged, must still be readable
-        _notice(str(error) or type(error).__name__)
+        not_recorded(str(error) or type(error).__name__)
 
 
 def not_recorded(reason: str) -> None:
-    """Say that this read is not recorded, where reads are."""
-    if _wanted():
-        _notice(reason)
+    """Say that this read is not recorded, and why."""
+    sys.stderr.write(f"otel-audit: this read is not recorded: {escape(reason)}\n")
+
+
+def recording() -> bool:
+    """Return whether reads are recorded.
+
+    Raises:
+        ConfigError: ``OTEL_AUDIT_READS``, or a setting that records need, is wrong.
+    """
+    from otel_audit.config import reads_recorded, record_settings  # start-up time: after wrong usage was reported
+
+    if not reads_recorded():
+        return False
+    record_settings()
+    return True
 
 
 def given() -> dict[str, Any]:
@@ -64,12 +75,6 @@ def given() -> dict[str, Any]:
         # Of flags, what they mean.
         found[shown] = value if isinstance(value, str | list | tuple) else context.params[name]
     return found
-
-
-def _wanted() -> bool:
-    from otel_audit.config import reads_recorded  # start-up time: after wrong usage was reported
-
-    return reads_recorded()
 
 
 def _append(archive: Path, command: str, asked: dict[str, Any]) -> None:
@@ -97,8 +102,3 @@ def _append(archive: Path, command: str, asked: dict[str, Any]) -> None:
         else:
             # The last one to close brings the log into the archive, which takes a while: nobody need wait for it.
             context.call_on_close(administration.close)
-
-
-def _notice(reason: str) -> None:
-    sys.stdout.flush()
-    sys.stderr.write(f"otel-audit: this read is not recorded: {escape(reason)}\n")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from otel_audit.archive.query import open_archive
-from otel_audit.cli.audited import audited, given, not_recorded
+from otel_audit.cli.audited import audited, given, not_recorded, recording
 from otel_audit.cli.checking import CheckingCommand, key_option, progress_bar, root_option
 from otel_audit.cli.options import archive_option, chosen_archive
 from otel_audit.cli.safe import escape, json_text
@@ -94,6 +94,7 @@ def command(
     from otel_audit.config import high_water_directory
 
     path = chosen_archive(archive)
+    recorded = recording()  # a wrong setting shows before the work
     noted = Noted(roots, notes, verifiers, high_water_directory(high_water))
     with progress_bar("verifying") as progress:
         report = verify(path, since=since, noted=noted, jobs=jobs, progress=progress, keep=limit)
@@ -102,7 +103,7 @@ def command(
     # Not before: what is verified is what was found. And where it was tampered with, nothing is added to the traces.
     if faultless:
         audited(path, "verify", **given())
-    else:
+    elif recorded:
         not_recorded("faults were found, and the archive stays as it is")
     standard_output()
     if form == "json":
