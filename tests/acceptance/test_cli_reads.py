@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import stat
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import tempfile
 import textwrap
 import threading
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -435,16 +434,4 @@ def test_reading_beside_a_writer(archive: Path) -> None:
         stop.set()
         writer.join(20)
     assert len(reads(archive)) == 4
-    assert verify(archive).intact
-
-
-def test_an_interrupt_leaves_an_intact_archive(archive: Path) -> None:
-    """Ctrl-C at any moment of the start leaves a record of the read or none, and nothing half."""
-    for delay in (0.03, 0.06, 0.08, 0.1, 0.15):
-        with popen("show", "--archive", archive) as process:
-            with suppress(Exception):
-                process.wait(delay)
-            process.send_signal(signal.SIGINT)
-            process.communicate(timeout=20)
-            assert process.returncode in (0, 130, -signal.SIGINT)
     assert verify(archive).intact
