@@ -73,7 +73,7 @@ class AuditProvider(forksafe.ForkAware):
             pass  # what is wrong with the archive shows here, not at the first event
         resource = encode_resource(config.resource)
         committer = Committer(database, resource, scope, partial(_floor, config))
-        opener = partial(Administration, config.archive, resource, scope, profile=config.profile)
+        opener = partial(Administration, database.path, resource, scope, profile=config.profile)
         self._upkeep = upkeep = Upkeep(_tasks(config, committer, opener))
         self.writer = Writer(committer, partial(_committed, metrics, self._shippers, upkeep))
         for shipper in self._shippers:
@@ -194,7 +194,7 @@ def _floor(config: Config, archive_id: str) -> Checkpoint | None:
 def _tasks(config: Config, committer: Committer, opener: Callable[[], Administration]) -> list[Task]:
     high_water = None if config.high_water is None else HighWater(config.high_water)
     checkpoints = Checkpoints(
-        config.archive, opener, committer.tree,
+        committer.database.path, opener, committer.tree,
         key=lambda: None, high_water=high_water, interval=config.checkpoint_interval,
     )  # fmt: skip
     return [checkpoints]

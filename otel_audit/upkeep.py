@@ -6,15 +6,20 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from functools import partial
+from typing import Final, Protocol, TypeVar
 
 from otel_audit import forksafe
 from otel_audit.errors import AuditError
 
 __all__ = ["Task", "Upkeep"]
 
+T = TypeVar("T")
+
 _PAUSE: Final = 1.0
 """Seconds between two rounds at the least."""
+_AGAIN: Final = 60.0
+"""Seconds until a task that failed is tried again."""
 
 _log = logging.getLogger("otel_audit.archive")
 
@@ -106,17 +111,17 @@ class Upkeep(forksafe.ForkAware):
             self._recorded.wait(max(0.0, due - time.monotonic()))
 
     def _round(self) -> list[float]:
-        waits = []
-        for number, task in enumerate(self._tasks):
-            wait: list[float] = []
-            self._guarded(number, lambda task=task, wait=wait: wait.append(task.run(self._stopping.is_set)))  # type: ignore[misc]
-            waits += wait or [60.0]
-        return waits
+        waits = (
+            self._guarded(number, partial(task.run, self._stopping.is_set)) for number, task in enumerate(self._tasks)
+        )
+        return [_AGAIN if wait is None else wait for wait in waits]
 
-    def _guarded(self, number: int, work: Callable[[], None]) -> None:
+    def _guarded(self, number: int, work: Callable[[], T]) -> T | None:
+        """Do some work and return what it returns; None where it fails."""
         try:
-            work()
+            result = work()
             self._complaints.pop(number, None)
+            return result
         except AuditError as error:
             if self._complaints.get(number) != str(error):
                 _log.warning("the archive's upkeep: %s", error)
@@ -125,3 +130,4 @@ class Upkeep(forksafe.ForkAware):
             if self._complaints.get(number) != repr(error):
                 _log.exception("the archive's upkeep failed unexpectedly")
             self._complaints[number] = repr(error)
+        return None

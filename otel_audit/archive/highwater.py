@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from pathlib import Path
 from typing import Final
@@ -15,6 +14,7 @@ from otel_audit.notes import Checkpoint, Note, parse_note
 __all__ = ["HighWater"]
 
 _LARGEST: Final = 65_536
+_TRIES: Final = 3
 
 
 class HighWater:
@@ -68,15 +68,13 @@ class HighWater:
         path = self.path(checkpoint.archive_id)
         with archive_errors(path):
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # Of processes that write at once, the one with the smaller tree must not come last.
-            descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            # No lock, which a stopped process could hold for ever: of processes that write at once, the one with the
+            # larger tree looks again, and finds what the other has put in its place.
+            for _ in range(_TRIES):
                 known = self.read(checkpoint.archive_id)
-                if known is None or known.size < checkpoint.size:
-                    _replace(path, str(note).encode())
-            finally:
-                os.close(descriptor)
+                if known is not None and known.size >= checkpoint.size:
+                    return
+                _replace(path, str(note).encode())
 
 
 def _replace(path: Path, content: bytes) -> None:
