@@ -15,6 +15,7 @@ import platformdirs
 
 from otel_audit.catalog import Durability, EventType, OnFailure
 from otel_audit.errors import ConfigError
+from otel_audit.keys import resolve as resolve_key
 from otel_audit.otlp import Profile
 from otel_audit.otlp_settings import OtlpSettings, resolve
 from otel_audit.privacy_settings import with_privacy
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from opentelemetry.sdk._logs.export import LogRecordExporter
     from opentelemetry.sdk.resources import Resource
     from structlog.typing import Processor
+
+    from otel_audit.notes import SigningKey
 
 __all__ = ["Config", "Settings", "archive_path", "default_archive"]
 
@@ -72,6 +75,8 @@ class Settings(TypedDict, total=False):
     """``OTEL_AUDIT_PSEUDONYM_KEY`` (a path): bytes, or the path of the key's file."""
     pseudonymise: Iterable[str] | None
     """``OTEL_AUDIT_PSEUDONYMISE``: fields to put pseudonyms in place of; with a key: user, user id and actor."""
+    signing_key: SigningKey | str | os.PathLike[str] | None
+    """``OTEL_AUDIT_SIGNING_KEY`` (a path): what signs checkpoints, or the path of its file."""
     event_types: Iterable[EventType]
     """The application's own event types."""
     resource: Mapping[str, Value] | Resource | None
@@ -104,6 +109,8 @@ class Config:
         on_failure: ``raise``, ``log`` or ``block``.
         block_timeout: Seconds that a call may wait: for a commit, for room in the queue, and for ``block`` in all.
         processors: structlog processors that run before the record is built, the measures of privacy last.
+        signing_key: What signs checkpoints; None where nothing does.
+        signing_key_path: The file that it came from, which a rotation replaces; None where it came from none.
         event_types: The application's own event types.
         resource: Attributes of the OTLP ``Resource``.
         otlp: The OTLP destination; None where there is none.
@@ -118,6 +125,8 @@ class Config:
     on_failure: OnFailure = "raise"
     block_timeout: float = 30.0
     processors: tuple[Processor, ...] = ()
+    signing_key: SigningKey | None = None
+    signing_key_path: Path | None = None
     event_types: tuple[EventType, ...] = ()
     resource: Mapping[str, Value] = field(default_factory=dict)
     otlp: OtlpSettings | None = None
@@ -145,6 +154,7 @@ class Config:
             _check_destination(name)
         if "console" in names:
             exporters.setdefault("console", _console())
+        signing_key, signing_key_path = resolve_key(given("signing_key"), environ)
         return cls(
             archive=_archive(given("archive"), environ),
             host=_host(given("host"), environ),
@@ -153,6 +163,8 @@ class Config:
             on_failure=_choice("on_failure", given("on_failure"), environ, OnFailure, "raise"),
             block_timeout=_positive("block_timeout", settings.get("block_timeout", 30.0)),
             processors=with_privacy(_processors(settings.get("processors", ())), settings, environ),
+            signing_key=signing_key,
+            signing_key_path=signing_key_path,
             event_types=_tuple("event_types", settings.get("event_types", ())),
             resource=_resource(given("resource"), environ),
             otlp=_otlp(settings, names, environ, profile),
