@@ -129,6 +129,11 @@ class Signature(NamedTuple):
     key_id: bytes
     signature: bytes
 
+    @property
+    def label(self) -> str:
+        """Name and key id of the key that it claims to be of, for people."""
+        return f"{self.name}+{self.key_id.hex()}"
+
 
 class Note(NamedTuple):
     """A text with its signatures.
