@@ -101,7 +101,7 @@ def prove_inclusion(
                 f"there is no record {sequence} in a tree of {size}", f"the archive holds the records 1 to {head}"
             )
         row: Any = connection.execute(_ROW, (sequence,)).fetchone()
-        if row is None or None in row[:6] or (row[6] is None and None in row[7:]):
+        if row is None or None in row[:6] or len(row[2]) != 16 or (row[6] is None and None in row[7:]):
             raise ArchiveError(f"record {sequence} or its content is missing", "otel-audit verify says more")
         stored = _Stored(connection)
         path, top = inclusion_path(sequence, size, stored.node, stored.leaf), root(size, stored.node)
