@@ -71,8 +71,10 @@ class Verifier(NamedTuple):
             if not _is_name(name) or len(key) != 33 or key[0] != ED25519 or verifier.key_id.hex() != key_id:
                 raise ValueError
         except ValueError:
+            # Somebody may give the signing key itself.
+            shown = "this" if "PRIVATE" in text else repr(text[:100])
             raise ConfigError(
-                f"{text[:100]!r} is no verifier of an Ed25519 key", "give what otel-audit keys show prints"
+                f"{shown} is no verifier of an Ed25519 key", "give what otel-audit keys show prints"
             ) from None
         return verifier
 

@@ -70,15 +70,18 @@ class _VerifierText(ParamType):
         if isinstance(value, Verifier):
             return value
         text = str(value)
+        name = text[1:] if text.startswith("@") else None
         try:
-            if text.startswith("@"):
-                with Path(text[1:]).open("rb") as file:
+            if name is not None:
+                with Path(name).open("rb") as file:
                     text = file.read(4_096).decode(errors="replace")
             return Verifier.parse(text)
         except ConfigError as error:
-            self.fail(str(error), param, ctx)
+            # What a file holds instead may be a secret.
+            what = error.message if name is None else f"{name!r} holds no verifier of an Ed25519 key"
+            self.fail(f"{what}: {error.hint}", param, ctx)
         except (OSError, ValueError) as error:
-            self.fail(f"{text!r} cannot be read: {getattr(error, 'strerror', None) or error}", param, ctx)
+            self.fail(f"{name!r} cannot be read: {getattr(error, 'strerror', None) or error}", param, ctx)
 
 
 def verifier_option(command: _Command) -> _Command:

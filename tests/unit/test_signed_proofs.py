@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_audit.archive.administration import Administration, Own
-from otel_audit.archive.leaf import ERASURE
+from otel_audit.archive.leaf import ERASURE, commitment
 from otel_audit.archive.merkle import Frontier
 from otel_audit.archive.proof import check_proof, prove_consistency, prove_inclusion
 from otel_audit.archive.query import Archive, open_archive
@@ -136,8 +136,6 @@ def test_a_proof_from_before_an_erasure_holds(archive: Archive, key: SigningKey)
         salt, otlp, digest = connection.execute(
             "SELECT salt, otlp, digest FROM record JOIN resource ON id = record.resource WHERE sequence = 8"
         ).fetchone() or (b"", b"", b"")
-    from otel_audit.archive.leaf import commitment
-
     withheld["commitment"] = commitment(salt, digest, otlp).hex()
     assert check_proof(withheld, keys=[key.verifier]).leaf == check_proof(proof, keys=[key.verifier]).leaf
     both = {**proof, "commitment": withheld["commitment"]}
