@@ -12,7 +12,6 @@ import errno
 import fcntl
 import os
 import stat
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -255,6 +254,8 @@ def _write(descriptor: int, text: str) -> None:
 
 def _put(path: Path, text: str) -> None:
     """Write a file as a whole, in place of one that may be there."""
+    import tempfile  # start-up time: for rotations only
+
     with _file_errors(path, "written"):
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,6 @@ import click
 from otel_audit.archive.query import open_archive
 from otel_audit.cli.checking import CheckingCommand
 from otel_audit.cli.options import archive_option, chosen_archive
-from otel_audit.cli.safe import json_text
 from otel_audit.cli.signing import chosen_key, key_option
 
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ def command(
         else:
             assert consistency is not None  # noqa: S101 - one of them was given
             proof = prove_consistency(opened, *consistency, key=signing_key)
-    sys.stdout.write(json_text(proof, indent=2) + "\n")
+    # ASCII alone: it is for programs, and signature lines begin with a dash that not every output takes.
+    sys.stdout.write(json.dumps(proof, indent=2) + "\n")
 
 
 def _signing_key(given: str | None) -> SigningKey | None:

@@ -152,6 +152,10 @@ def test_secrets_stay_secret(archive: Path, key: Path, tmp_path: Path) -> None:
         (("keys", "show", "extra"), "extra"),
         (("keys", "show", "--key", "none"), "none cannot be read"),
         (("keys", "show", "--key", "."), "directory"),
+        (("keys", "show", "--key", ""), "otel-audit: "),
+        (("keys", "init", "--key", ""), "otel-audit: "),
+        (("keys", "rotate", "--key", ""), "otel-audit: "),
+        (("keys", "rotate", "--key", "/"), "otel-audit: "),
         (("keys", "init", "--key", "none/key"), "cannot be written"),
         (("keys", "init", "--key", "x", "--name", "a b"), "without spaces and +"),
         (("keys", "init", "--key", "x", "--name", HOSTILE["ansi"]), "without spaces and +"),
@@ -178,6 +182,21 @@ def test_hostile_names_of_files(archive: Path, tmp_path: Path) -> None:
         text += on_terminal("keys", "init", "--key", file, "--archive", archive, status=2)
         assert "\x1b" not in text
         assert "\u202e" not in text
+
+
+def test_any_encoding_of_the_output(archive: Path, tmp_path: Path) -> None:
+    """Names and signatures do no harm where standard output takes ASCII only, and proofs are the same there."""
+    key, ascii_only = tmp_path / "key", {"PYTHONIOENCODING": "ascii", "OTEL_AUDIT_READS": "off"}
+    otel_audit("keys", "init", "--key", key, "--name", "prüfung", "--archive", archive)
+    shown = otel_audit("keys", "show", "--key", key, status=0, **ascii_only).stdout
+    assert shown.startswith("pr\\xfcfung+")
+    proofs = [otel_audit("prove", "1", "--key", key, "--archive", archive, status=0, **ascii_only).stdout]
+    proofs.append(otel_audit("prove", "1", "--key", key, "--archive", archive).stdout)
+    assert proofs[0] == proofs[1]
+    assert proofs[0].isascii()
+    (tmp_path / "proof").write_text(proofs[0], "ascii")
+    text = otel_audit("verify-proof", tmp_path / "proof", "--key", verifier_of(key), status=0, **ascii_only).stdout
+    assert "signed by pr\\xfcfung+" in text
 
 
 # -- signed proofs --

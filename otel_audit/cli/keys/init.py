@@ -9,6 +9,7 @@ import click
 from otel_audit.cli.options import archive_option, chosen_archive
 from otel_audit.cli.safe import escape
 from otel_audit.cli.signing import key_option, record_key, required_key
+from otel_audit.cli.terminal import standard_output
 
 __all__ = ["command"]
 
@@ -27,5 +28,6 @@ def command(*, archive: str | None, key: str | None, name: str | None) -> None:
     from otel_audit.keys import DEFAULT_NAME, create  # start-up time
 
     made = create(path, DEFAULT_NAME if name is None else name)
+    standard_output()
     sys.stdout.write(f"{escape(str(made.verifier))}\n")
     record_key(chosen_archive(archive), "audit.key.created", made, binding=True)

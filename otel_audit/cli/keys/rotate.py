@@ -9,6 +9,7 @@ import click
 from otel_audit.cli.options import archive_option, chosen_archive
 from otel_audit.cli.safe import escape
 from otel_audit.cli.signing import key_option, required_key
+from otel_audit.cli.terminal import standard_output
 
 __all__ = ["command"]
 
@@ -35,5 +36,6 @@ def command(*, archive: str | None, key: str | None, name: str | None) -> None:
         new = keys.next_key(path, name)
         sequence = append_rotation(administration, old, new.verifier)
         kept = keys.replace(path)
+    standard_output()
     sys.stdout.write(f"{escape(str(new.verifier))}\n")
     sys.stderr.write(f"otel-audit: record {sequence} names the new key; the old one is kept as {escape(str(kept))}\n")

@@ -10,6 +10,7 @@ import click
 from otel_audit.cli.options import archive_option, chosen_archive
 from otel_audit.cli.safe import escape
 from otel_audit.cli.signing import key_option, record_key, required_key
+from otel_audit.cli.terminal import standard_output
 
 __all__ = ["command"]
 
@@ -26,6 +27,7 @@ def command(*, archive: str | None, key: str | None) -> None:
     from otel_audit.keys import load  # start-up time
 
     shown = load(path)
+    standard_output()
     sys.stdout.write(f"{escape(str(shown.verifier))}\n")
     if os.environ.get("OTEL_AUDIT_READS", "").strip().lower() != "off":
         record_key(chosen_archive(archive), "audit.key.shown", shown, binding=False)
