@@ -34,7 +34,9 @@ def _type(name: str, action: str, description: str, *custom: str) -> EventType:
 OWN_TYPES: Final = (
     _type("audit.archive.created", "CREATE", "An archive keeps its own records from here on.", "archive.id"),
     _type("audit.checkpoint", "EXECUTE", "The tree's size and root were stated.", "checkpoint.note"),
-    _type("audit.key.rotated", "UPDATE", "A signing key was followed by another.", "rotation.note", "rotation.key"),
+    _type(
+        "audit.key.rotated", "UPDATE", "A signing key was followed by another.", "rotation.note", "rotation.verifier"
+    ),
     _type("audit.records.erased", "DELETE", "Content was erased.", "removal.sequences", "removal.reason"),
     _type("audit.records.pruned", "DELETE", "Content was removed when its time was over.", "removal.sequences"),
     _type("audit.hold.added", "CREATE", "Records were put under a legal hold.", "hold.id", "hold.reason"),
