@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         InvalidRecord,
     )
     from otel_audit.logger import AuditLogger
+    from otel_audit.notes import SigningKey
     from otel_audit.provider import AuditProvider, configure, get_logger
     from otel_audit.record import Actor, AuditRecord, Receipt, Session, Target
 
@@ -36,6 +37,7 @@ __all__ = [
     "InvalidRecord",
     "Receipt",
     "Session",
+    "SigningKey",
     "Target",
     "__version__",
     "configure",
@@ -58,6 +60,7 @@ _MODULES = {
     "InvalidRecord": "errors",
     "Receipt": "record",
     "Session": "record",
+    "SigningKey": "notes",
     "Target": "record",
     "configure": "provider",
     "get_logger": "provider",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
     from structlog.typing import Processor
 
+    from otel_audit.notes import SigningKey
     from otel_audit.otlp_settings import OtlpSettings
 
 __all__ = [
@@ -124,6 +125,8 @@ class Settings(TypedDict, total=False):
     """``OTEL_AUDIT_CHECKPOINT_INTERVAL``: seconds between two checkpoints at the least; 0: none; default 300."""
     high_water: str | os.PathLike[str] | Literal[False] | None
     """``OTEL_AUDIT_HIGH_WATER``: directory of the high-water marks, False (``off``) for none."""
+    signing_key: SigningKey | str | os.PathLike[str] | None
+    """``OTEL_AUDIT_SIGNING_KEY`` (a path): what signs checkpoints, or the path of its file."""
     event_types: Iterable[EventType]
     """The application's own event types."""
     resource: Mapping[str, Value] | Resource | None
@@ -158,6 +161,8 @@ class Config:
         processors: structlog processors that run before the record is built, the measures of privacy last.
         checkpoint_interval: Seconds between two checkpoints at the least; 0: none.
         high_water: Directory of the high-water marks; None: none are kept.
+        signing_key: What signs checkpoints; None where nothing does.
+        signing_key_path: The file that it came from, which a rotation replaces; None where it came from none.
         event_types: The application's own event types.
         resource: Attributes of the OTLP ``Resource``.
         otlp: The OTLP destination; None where there is none.
@@ -174,6 +179,8 @@ class Config:
     processors: tuple[Processor, ...] = ()
     checkpoint_interval: float = 300.0
     high_water: Path | None = None
+    signing_key: SigningKey | None = None
+    signing_key_path: Path | None = None
     event_types: tuple[EventType, ...] = ()
     resource: Mapping[str, Value] = field(default_factory=dict)
     otlp: OtlpSettings | None = None
@@ -191,7 +198,9 @@ class Config:
             ConfigError: A setting is wrong; names it, its value and the remedy.
             TypeError: There is no such setting.
         """
-        from otel_audit.privacy_settings import with_privacy  # start-up time: the command line seldom needs all this
+        # Start-up time: the command line seldom needs all this.
+        from otel_audit.keys import resolve as resolve_key
+        from otel_audit.privacy_settings import with_privacy
 
         _check_names(settings)
         environ = os.environ
@@ -203,6 +212,7 @@ class Config:
             _check_destination(name)
         if "console" in names:
             exporters.setdefault("console", _console())
+        signing_key, signing_key_path = resolve_key(given("signing_key"), environ)
         return cls(
             archive=_archive(given("archive"), environ),
             host=_host(given("host"), environ),
@@ -213,6 +223,8 @@ class Config:
             processors=with_privacy(_processors(settings.get("processors", ())), settings, environ),
             checkpoint_interval=_interval(given("checkpoint_interval"), environ),
             high_water=high_water_directory(given("high_water"), environ),
+            signing_key=signing_key,
+            signing_key_path=signing_key_path,
             event_types=_tuple("event_types", settings.get("event_types", ())),
             resource=_resource(given("resource"), environ),
             otlp=_otlp(settings, names, environ, profile),

@@ -202,6 +202,8 @@ class Committer:
         self, connection: apsw.Connection, rows: Sequence[Row], tree: Frontier
     ) -> tuple[list[object], list[bytes]]:
         """Return the rows' values, one row after the other, and the leaves, which are added to the tree."""
+        if not rows:
+            return [], []  # nor a resource that no record refers to
         if not self._resource_id:
             self._resource_id = _resource_id(connection, *self._header, self._digest)
         salts = os.urandom(32 * len(rows))

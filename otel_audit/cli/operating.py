@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from otel_audit._version import __version__
 from otel_audit.archive.administration import Administration
 from otel_audit.config import record_settings
 from otel_audit.otlp import encode_resource, encode_scope
 
+if TYPE_CHECKING:
+    from otel_audit.notes import SigningKey
+
 __all__ = ["open_administration"]
 
 
-def open_administration(path: Path, *, busy_timeout: float = 10.0) -> Administration:
+def open_administration(
+    path: Path, signing_key: SigningKey | None = None, *, busy_timeout: float = 10.0
+) -> Administration:
     """Return what appends the archive's own records, under the resource that the environment describes.
 
     Args:
         path: The archive, which must exist.
+        signing_key: The key that the first of the own records binds to the archive; None: the environment's.
         busy_timeout: Seconds to wait for another process's transaction.
 
     Raises:
@@ -24,4 +32,19 @@ def open_administration(path: Path, *, busy_timeout: float = 10.0) -> Administra
     """
     profile, resource = record_settings()
     scope = b"" if profile == "signal" else encode_scope("otel_audit", __version__)
-    return Administration(path, encode_resource(resource), scope, profile=profile, busy_timeout=busy_timeout)
+    return Administration(
+        path,
+        encode_resource(resource),
+        scope,
+        profile=profile,
+        verifier=_verifier if signing_key is None else str(signing_key.verifier),
+        busy_timeout=busy_timeout,
+    )
+
+
+def _verifier() -> str | None:
+    """Return the verifier of the environment's key, which only the first of the own records asks for."""
+    from otel_audit.keys import resolve  # start-up time: it takes as long to load as all the rest
+
+    key, _ = resolve(None, os.environ)
+    return None if key is None else str(key.verifier)

@@ -11,9 +11,10 @@ import click
 
 from otel_audit.archive.query import open_archive
 from otel_audit.cli.audited import audited, given, not_recorded, recording
-from otel_audit.cli.checking import CheckingCommand, key_option, progress_bar, root_option
+from otel_audit.cli.checking import CheckingCommand, progress_bar, root_option
 from otel_audit.cli.options import archive_option, chosen_archive
 from otel_audit.cli.safe import escape, json_text
+from otel_audit.cli.signing import verifier_option
 from otel_audit.cli.terminal import standard_output
 from otel_audit.cli.values import Beginning, NoteFile
 from otel_audit.record import rfc3339
@@ -44,7 +45,7 @@ __all__ = ["command"]
     metavar="NOTE",
     help="A file with a checkpoint's note that was kept elsewhere (- reads standard input). Repeatable.",
 )
-@key_option
+@verifier_option
 @click.option(
     "--high-water",
     type=click.Path(file_okay=False),
@@ -76,7 +77,7 @@ def command(
     since: Since,
     roots: tuple[Root, ...],
     notes: tuple[Note, ...],
-    verifiers: tuple[Verifier, ...],
+    keys: tuple[Verifier, ...],
     high_water: str | None,
     against: str | None,
     jobs: int,
@@ -95,7 +96,7 @@ def command(
 
     path = chosen_archive(archive)
     recorded = recording()  # a wrong setting shows before the work
-    noted = Noted(roots, notes, verifiers, high_water_directory(high_water))
+    noted = Noted(roots, notes, keys, high_water_directory(high_water))
     with progress_bar("verifying") as progress:
         report = verify(path, since=since, noted=noted, jobs=jobs, progress=progress, keep=limit)
     comparison = None if against is None else _compare(path, against, limit)
