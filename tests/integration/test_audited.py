@@ -13,6 +13,7 @@ import apsw
 import click
 import pytest
 
+from otel_audit import keys
 from otel_audit.archive import administration
 from otel_audit.archive.query import open_archive
 from otel_audit.archive.verify import verify
@@ -181,6 +182,25 @@ def test_the_settings() -> None:
     )  # fmt: skip
     with pytest.raises(ConfigError, match="OTEL_AUDIT_PROFILE"):
         record_settings({"OTEL_AUDIT_PROFILE": "?"})
+
+
+def test_the_signing_key_is_asked_for_once(archive: Path, tmp_path: Path) -> None:
+    """The first own record binds the key to the archive; a key that a reader may not use keeps nobody from reading."""
+    path = tmp_path / "signing.key"
+    verifier = str(keys.create(path, "k").verifier)
+    path.chmod(0o644)
+    refused = otel_audit("show", "--archive", archive, OTEL_AUDIT_SIGNING_KEY=str(path))
+    assert refused.stderr.startswith(f"{NOTICE}")
+    assert "0644" in refused.stderr
+    assert "alice" in refused.stdout
+    path.chmod(0o600)
+    assert otel_audit("show", "--archive", archive, OTEL_AUDIT_SIGNING_KEY=str(path)).stderr == ""
+    with open_archive(archive) as opened:
+        (genesis,) = opened.query(admin=True, types=["audit.archive.created"])
+    assert genesis.custom["archive"]["verifier"] == verifier
+    path.unlink()
+    assert otel_audit("show", "--archive", archive, OTEL_AUDIT_SIGNING_KEY=str(path)).stderr == ""
+    assert verify(archive).intact
 
 
 def test_in_the_profile_of_the_draft(archive: Path) -> None:
