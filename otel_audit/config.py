@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -11,14 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, Unpack, get_args
 from urllib.parse import unquote
 
-import platformdirs
-
 from otel_audit.catalog import Durability, EventType, OnFailure
 from otel_audit.errors import ConfigError
 from otel_audit.keys import resolve as resolve_key
 from otel_audit.otlp import Profile
-from otel_audit.otlp_settings import OtlpSettings, resolve
-from otel_audit.privacy_settings import with_privacy
 from otel_audit.record import Value
 
 if TYPE_CHECKING:
@@ -27,16 +22,28 @@ if TYPE_CHECKING:
     from structlog.typing import Processor
 
     from otel_audit.notes import SigningKey
+    from otel_audit.otlp_settings import OtlpSettings
 
-__all__ = ["Config", "Settings", "archive_path", "default_archive", "high_water_directory"]
+__all__ = [
+    "Config",
+    "Settings",
+    "archive_path",
+    "default_archive",
+    "high_water_directory",
+    "reads_recorded",
+    "record_settings",
+]
 
 Protocol = Literal["http/protobuf", "grpc"]
+Reads = Literal["on", "off"]
 _EXPORTERS: Final = ("otlp", "console", "none")
 _DESTINATION: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def default_archive() -> Path:
     """Return where the archive is when nobody says: ``audit.db`` in the user's state directory."""
+    import platformdirs  # start-up time: most archives are named
+
     return Path(platformdirs.user_state_path("otel_audit", appauthor=False)) / "audit.db"
 
 
@@ -44,6 +51,26 @@ def archive_path(environ: Mapping[str, str] = os.environ) -> Path:
     """Return the archive's path by the environment: ``OTEL_AUDIT_ARCHIVE``, else the default."""
     given = environ.get("OTEL_AUDIT_ARCHIVE")
     return Path(given).expanduser() if given else default_archive()
+
+
+def reads_recorded(environ: Mapping[str, str] = os.environ) -> bool:
+    """Return whether the command line records who reads an archive: ``OTEL_AUDIT_READS``, on unless it is ``off``.
+
+    Raises:
+        ConfigError: It is neither ``on`` nor ``off``.
+    """
+    return bool(_choice("reads", None, environ, Reads, "on") == "on")
+
+
+def record_settings(environ: Mapping[str, str] = os.environ) -> tuple[Profile, dict[str, Value]]:
+    """Return what records without a provider need of the environment: profile and resource attributes.
+
+    A mistake in the settings of delivery or privacy keeps nobody from reading an archive.
+
+    Raises:
+        ConfigError: One of these is wrong.
+    """
+    return _choice("profile", None, environ, Profile, "logs"), _resource(None, environ)
 
 
 def high_water_directory(given: Any = None, environ: Mapping[str, str] = os.environ) -> Path | None:
@@ -56,6 +83,8 @@ def high_water_directory(given: Any = None, environ: Mapping[str, str] = os.envi
         given = environ.get("OTEL_AUDIT_HIGH_WATER") or None
         given = False if given == "off" else given
     if given is None:
+        import platformdirs  # start-up time, as above
+
         return Path(platformdirs.user_data_path("otel_audit", appauthor=False)) / "high-water"
     if given is False:
         return None
@@ -170,6 +199,8 @@ class Config:
             ConfigError: A setting is wrong; names it, its value and the remedy.
             TypeError: There is no such setting.
         """
+        from otel_audit.privacy_settings import with_privacy  # start-up time: the command line seldom needs all this
+
         _check_names(settings)
         environ = os.environ
         given: Any = settings.get
@@ -203,6 +234,8 @@ class Config:
 
 def _check_names(settings: Settings) -> None:
     for name in settings.keys() - Settings.__annotations__.keys():
+        import difflib  # for this message only
+
         near = difflib.get_close_matches(name, Settings.__annotations__, 1)
         raise TypeError(f"there is no setting {name!r}" + (f": did you mean {near[0]!r}?" if near else ""))
 
@@ -213,6 +246,8 @@ def _otlp(settings: Settings, names: list[str], environ: Mapping[str, str], prof
         raise ConfigError(f"protocol={protocol!r} is unknown", f"use {' or '.join(map(repr, get_args(Protocol)))}")
     if endpoint is None and names and "otlp" not in names:
         return None
+    from otel_audit.otlp_settings import resolve  # start-up time, as above
+
     otlp = resolve(
         environ,
         endpoint=endpoint,

@@ -75,7 +75,7 @@ class Administration:
         resource: Bytes of the OTLP ``Resource`` that the records belong to.
         scope: Bytes of the OTLP ``InstrumentationScope``.
         profile: Profile of their encoding.
-        verifier: Verifier of the signing key; the first of the own records binds it to the archive.
+        verifier: Returns the verifier of the signing key, which the first of the own records binds to the archive.
         busy_timeout: Seconds to wait for another process's transaction.
     """
 
@@ -86,7 +86,7 @@ class Administration:
         scope: bytes,
         *,
         profile: Profile = "logs",
-        verifier: str | None = None,
+        verifier: Callable[[], str | None] = lambda: None,
         busy_timeout: float = 10.0,
     ) -> None:
         self.database = Database(path, "write", must_exist=True, busy_timeout=busy_timeout)
@@ -143,8 +143,8 @@ class Administration:
     def _genesis(self, connection: apsw.Connection) -> Own:
         meta = dict(connection.execute("SELECT key, value FROM meta WHERE key IN ('archive_id', 'created')"))
         fields = {"id": meta["archive_id"], "created": meta["created"]}
-        if self._verifier is not None:
-            fields["verifier"] = self._verifier
+        if (verifier := self._verifier()) is not None:
+            fields["verifier"] = verifier
         return Own(GENESIS, "audit.archive.created", {"archive": fields})
 
     def _row(self, own: Own) -> Row:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from otel_audit._version import __version__
 from otel_audit.archive.administration import Administration
-from otel_audit.config import Config
+from otel_audit.config import record_settings
+from otel_audit.keys import key_path, load
 from otel_audit.otlp import encode_resource, encode_scope
 
 if TYPE_CHECKING:
@@ -16,17 +18,32 @@ if TYPE_CHECKING:
 __all__ = ["open_administration"]
 
 
-def open_administration(path: Path, signing_key: SigningKey | None = None) -> Administration:
+def open_administration(
+    path: Path, signing_key: SigningKey | None = None, *, busy_timeout: float = 10.0
+) -> Administration:
     """Return what appends the archive's own records, under the resource that the environment describes.
 
     Args:
         path: The archive, which must exist.
         signing_key: The key that the first of the own records binds to the archive; None: the environment's.
+        busy_timeout: Seconds to wait for another process's transaction.
 
     Raises:
         ConfigError: A setting in the environment is wrong.
     """
-    config = Config.load(archive=path, signing_key=signing_key)
-    scope = b"" if config.profile == "signal" else encode_scope("otel_audit", __version__)
-    verifier = None if config.signing_key is None else str(config.signing_key.verifier)
-    return Administration(path, encode_resource(config.resource), scope, profile=config.profile, verifier=verifier)
+    profile, resource = record_settings()
+    scope = b"" if profile == "signal" else encode_scope("otel_audit", __version__)
+    return Administration(
+        path,
+        encode_resource(resource),
+        scope,
+        profile=profile,
+        verifier=partial(_verifier, signing_key),
+        busy_timeout=busy_timeout,
+    )
+
+
+def _verifier(key: SigningKey | None) -> str | None:
+    if key is None and (file := key_path()) is not None:
+        key = load(file)
+    return None if key is None else str(key.verifier)

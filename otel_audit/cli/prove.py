@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from otel_audit.archive.query import open_archive
+from otel_audit.cli.audited import audited, given
 from otel_audit.cli.checking import CheckingCommand
 from otel_audit.cli.options import archive_option, chosen_archive
 from otel_audit.cli.signing import chosen_key, key_option
@@ -54,11 +55,17 @@ def command(
 
     signing_key = _signing_key(key)
     with open_archive(chosen_archive(archive)) as opened:
-        if sequence is not None:
-            proof = prove_inclusion(opened, sequence, size, key=signing_key)
-        else:
+
+        def prove() -> dict[str, Any]:
+            if sequence is not None:
+                return prove_inclusion(opened, sequence, size, key=signing_key)
             assert consistency is not None  # noqa: S101 - one of them was given
-            proof = prove_consistency(opened, *consistency, key=signing_key)
+            return prove_consistency(opened, *consistency, key=signing_key)
+
+        # What cannot be proved is not shown either; and this read's own record must be in the tree of the proof.
+        prove()
+        audited(opened.path, "prove", **given())
+        proof = prove()
     # ASCII alone: it is for programs, and signature lines begin with a dash that not every output takes.
     sys.stdout.write(json.dumps(proof, indent=2) + "\n")
 

@@ -55,7 +55,8 @@ fault of otel-audit itself; 130 interrupted.
 def command_line(archive: str | None) -> None:
     """Search, watch and ship an archive of audit records.
 
-    Works while the application runs, and when it does not. Options may stand anywhere on the line.
+    Works while the application runs, and when it does not. Options may stand anywhere on the line. Commands that show
+    records leave one in the archive: who read, and what was asked for (show --admin; OTEL_AUDIT_READS=off for none).
     """
 
 

@@ -21,6 +21,11 @@ from tests.command_line import HOSTILE, fill, on_terminal, otel_audit
 RECORDS = 9
 
 
+@pytest.fixture(autouse=True)
+def reads_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OTEL_AUDIT_READS", raising=False)
+
+
 @pytest.fixture
 def archive(archive_path: Path) -> Path:
     fill(archive_path, [{"user": f"user-{n}"} for n in range(RECORDS)])
