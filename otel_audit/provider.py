@@ -83,7 +83,7 @@ class AuditProvider(forksafe.ForkAware):
         resource = encode_resource(config.resource)
         committer = Committer(database, resource, scope, partial(_floor, config))
         opener = partial(
-            Administration, database.path, resource, scope, profile=config.profile, verifier=_verifier(config)
+            Administration, database.path, resource, scope, profile=config.profile, verifier=partial(_verifier, config)
         )
         self._upkeep = upkeep = Upkeep(_tasks(config, committer, opener))
         self.writer = Writer(committer, partial(_committed, metrics, self._shippers, upkeep))

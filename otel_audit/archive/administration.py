@@ -75,8 +75,7 @@ class Administration:
         resource: Bytes of the OTLP ``Resource`` that the records belong to.
         scope: Bytes of the OTLP ``InstrumentationScope``.
         profile: Profile of their encoding.
-        verifier: Verifier of the signing key, or what returns it; the first of the own records binds it to the archive.
-            Asked for that one only.
+        verifier: Returns the verifier of the signing key, which the first of the own records binds to the archive.
         busy_timeout: Seconds to wait for another process's transaction.
     """
 
@@ -87,7 +86,7 @@ class Administration:
         scope: bytes,
         *,
         profile: Profile = "logs",
-        verifier: str | Callable[[], str | None] | None = None,
+        verifier: Callable[[], str | None] = lambda: None,
         busy_timeout: float = 10.0,
     ) -> None:
         self.database = Database(path, "write", must_exist=True, busy_timeout=busy_timeout)
@@ -144,8 +143,7 @@ class Administration:
     def _genesis(self, connection: apsw.Connection) -> Own:
         meta = dict(connection.execute("SELECT key, value FROM meta WHERE key IN ('archive_id', 'created')"))
         fields = {"id": meta["archive_id"], "created": meta["created"]}
-        verifier = self._verifier() if callable(self._verifier) else self._verifier
-        if verifier is not None:
+        if (verifier := self._verifier()) is not None:
             fields["verifier"] = verifier
         return Own(GENESIS, "audit.archive.created", {"archive": fields})
 

@@ -105,10 +105,15 @@ def prove_inclusion(
             raise ArchiveError(f"record {sequence} or its content is missing", "otel-audit verify says more")
         stored = _Stored(connection)
         path, top = inclusion_path(sequence, size, stored.node, stored.leaf), root(size, stored.node)
+    proof = {"format": _INCLUSION, "archive_id": archive.id, **_record_parts(sequence, row)}
+    proof["tree"] = {"size": size, "root": top.hex(), "path": [step.hex() for step in path]}
+    return _signed(proof, archive.id, (proof,), (Root(size, top),), key)
+
+
+def _record_parts(sequence: int, row: tuple[Any, ...]) -> dict[str, Any]:
+    """Return a record's leaf, and its content or, where that was removed, the commitment to it."""
     kind, observed, record_id, host, type_, leaf, removed, *content = row
-    proof: dict[str, Any] = {
-        "format": _INCLUSION,
-        "archive_id": archive.id,
+    parts: dict[str, Any] = {
         "leaf": {
             "kind": kind,
             "sequence": sequence,
@@ -117,17 +122,13 @@ def prove_inclusion(
             "host": host,
             "type": type_,
             "hash": leaf.hex(),
-        },
+        }
     }
     if removed is not None:
-        proof["commitment"] = removed.hex()
-    else:
-        names = ("salt", "otlp", "resource", "scope")
-        proof["content"] = {
-            name: base64.b64encode(value).decode("ascii") for name, value in zip(names, content, strict=True)
-        }
-    proof["tree"] = {"size": size, "root": top.hex(), "path": [step.hex() for step in path]}
-    return _signed(proof, archive.id, (proof,), (Root(size, top),), key)
+        return parts | {"commitment": removed.hex()}
+    names = ("salt", "otlp", "resource", "scope")
+    encoded = (base64.b64encode(value).decode("ascii") for value in content)
+    return parts | {"content": dict(zip(names, encoded, strict=True))}
 
 
 def prove_consistency(archive: Archive, old: int, new: int, *, key: SigningKey | None = None) -> dict[str, Any]:

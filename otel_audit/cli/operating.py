@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from otel_audit._version import __version__
 from otel_audit.archive.administration import Administration
 from otel_audit.config import record_settings
+from otel_audit.keys import key_path, load
 from otel_audit.otlp import encode_resource, encode_scope
 
 if TYPE_CHECKING:
@@ -37,14 +38,12 @@ def open_administration(
         encode_resource(resource),
         scope,
         profile=profile,
-        verifier=_verifier if signing_key is None else str(signing_key.verifier),
+        verifier=partial(_verifier, signing_key),
         busy_timeout=busy_timeout,
     )
 
 
-def _verifier() -> str | None:
-    """Return the verifier of the environment's key, which only the first of the own records asks for."""
-    from otel_audit.keys import resolve  # start-up time: it takes as long to load as all the rest
-
-    key, _ = resolve(None, os.environ)
+def _verifier(key: SigningKey | None) -> str | None:
+    if key is None and (file := key_path()) is not None:
+        key = load(file)
     return None if key is None else str(key.verifier)

@@ -22,6 +22,11 @@ RECORDS = 9
 
 
 @pytest.fixture
+def reads_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OTEL_AUDIT_READS", raising=False)
+
+
+@pytest.fixture
 def archive(archive_path: Path) -> Path:
     fill(archive_path, [{"user": f"user-{n}"} for n in range(RECORDS)])
     return archive_path
@@ -71,6 +76,7 @@ def test_init(archive: Path, tmp_path: Path) -> None:
     assert (again.stdout, file.read_bytes(), len(own(archive))) == ("", before, 2)
 
 
+@pytest.mark.usefixtures("reads_recorded")
 def test_show(archive: Path, key: Path) -> None:
     """`keys show` prints the verifier, from the option or the variable, and the archive records it."""
     done = otel_audit("keys", "show", "--key", key, "--archive", archive)
@@ -86,6 +92,7 @@ def test_show(archive: Path, key: Path) -> None:
     assert otel_audit("verify", "--archive", archive).stdout.endswith("faults      none\n")
 
 
+@pytest.mark.usefixtures("reads_recorded")
 @pytest.mark.parametrize("command", ["init", "show"])
 def test_an_archive_that_cannot_be_used(archive: Path, key: Path, tmp_path: Path, command: str) -> None:
     """Without an archive, and with a file that is none, the key is there all the same, with a notice."""
@@ -99,6 +106,7 @@ def test_an_archive_that_cannot_be_used(archive: Path, key: Path, tmp_path: Path
     assert not (tmp_path / "none.db").exists()
 
 
+@pytest.mark.usefixtures("reads_recorded")
 def test_showing_another_key_binds_nothing(archive: Path, tmp_path: Path) -> None:
     """The archive's first own record names the configured key, not just any that was shown."""
     otel_audit("keys", "init", "--key", tmp_path / "a", "--archive", tmp_path / "none.db")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 import click
 
+from otel_audit.cli.audited import recording
 from otel_audit.cli.options import archive_option, chosen_archive
 from otel_audit.cli.safe import escape
 from otel_audit.cli.signing import key_option, record_key, required_key
@@ -26,8 +26,9 @@ def command(*, archive: str | None, key: str | None) -> None:
     path = required_key(key)
     from otel_audit.keys import load  # start-up time
 
+    recorded = recording()  # a wrong setting shows before the key does
     shown = load(path)
     standard_output()
     sys.stdout.write(f"{escape(str(shown.verifier))}\n")
-    if os.environ.get("OTEL_AUDIT_READS", "").strip().lower() != "off":
+    if recorded:
         record_key(chosen_archive(archive), "audit.key.shown", shown, binding=False)
