@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from otel_audit._version import __version__
 from otel_audit.archive.administration import Administration
 from otel_audit.config import record_settings
-from otel_audit.keys import key_path, load
 from otel_audit.otlp import encode_resource, encode_scope
 
 if TYPE_CHECKING:
@@ -44,6 +43,8 @@ def open_administration(
 
 
 def _verifier(key: SigningKey | None) -> str | None:
+    from otel_audit.keys import key_path, load  # start-up time: the first of the own records alone needs them
+
     if key is None and (file := key_path()) is not None:
         key = load(file)
     return None if key is None else str(key.verifier)
