@@ -34,7 +34,6 @@ __all__ = [
 ]
 
 Protocol = Literal["http/protobuf", "grpc"]
-Reads = Literal["on", "off"]
 _EXPORTERS: Final = ("otlp", "console", "none")
 _DESTINATION: Final = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -56,9 +55,12 @@ def reads_recorded(environ: Mapping[str, str] = os.environ) -> bool:
     """Return whether the command line records who reads an archive: ``OTEL_AUDIT_READS``, on unless it is ``off``.
 
     Raises:
-        ConfigError: It is neither ``on`` nor ``off``.
+        ConfigError: It is neither ``on`` nor ``off``, in any case.
     """
-    return bool(_choice("reads", None, environ, Reads, "on") == "on")
+    given = environ.get("OTEL_AUDIT_READS", "")
+    if given.lower() not in {"", "on", "off"}:
+        raise ConfigError(f"OTEL_AUDIT_READS={given!r} is unknown", "use 'on' or 'off'")
+    return given.lower() != "off"
 
 
 def record_settings(environ: Mapping[str, str] = os.environ) -> tuple[Profile, dict[str, Value]]:

@@ -171,7 +171,8 @@ def test_the_settings() -> None:
     assert reads_recorded({"OTEL_AUDIT_READS": ""})
     assert reads_recorded({"OTEL_AUDIT_READS": "on"})
     assert not reads_recorded({"OTEL_AUDIT_READS": "off"})
-    for value in ("OFF", "0", "false", " off"):
+    assert not reads_recorded({"OTEL_AUDIT_READS": "OFF"})
+    for value in ("0", "false", " off", "o\u017ff"):
         with pytest.raises(ConfigError, match="OTEL_AUDIT_READS") as raised:
             reads_recorded({"OTEL_AUDIT_READS": value})
         assert repr(value) in raised.value.message
