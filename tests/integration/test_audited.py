@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -84,6 +86,24 @@ def test_a_stuck_lock_holder(
     assert "another process holds the archive's write lock" in err
     audited(archive, "show")
     assert capsys.readouterr().err == ""
+
+
+def test_a_reader_waits_for_a_writer_that_closes(archive: Path) -> None:
+    """The last writer to close has the file to itself for a moment: whoever opens it then waits, and reads."""
+    # The bytes by which SQLite locks a file: all of the shared ones, as for itself alone.
+    script = """
+        import fcntl, sys, time
+        with open(sys.argv[1], "r+b") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX, 510, 0x40000002)
+            print(flush=True)
+            time.sleep(0.5)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), archive]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.read(1)
+        with open_archive(archive) as reader:
+            assert len(list(reader.query())) == 3
 
 
 def test_an_interrupt_ends_the_command(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
