@@ -19,6 +19,7 @@ from otel_audit.otlp import Profile
 from otel_audit.otlp_settings import OtlpSettings, resolve
 from otel_audit.privacy_settings import with_privacy
 from otel_audit.record import Value
+from otel_audit.retention_settings import Retention, resolve_retention
 
 if TYPE_CHECKING:
     from opentelemetry.sdk._logs.export import LogRecordExporter
@@ -74,6 +75,8 @@ class Settings(TypedDict, total=False):
     """``OTEL_AUDIT_PSEUDONYMISE``: fields to put pseudonyms in place of; with a key: user, user id and actor."""
     event_types: Iterable[EventType]
     """The application's own event types."""
+    retention: Mapping[str, str] | str | os.PathLike[str] | None
+    """``OTEL_AUDIT_RETENTION``: how long records of each type keep their content."""
     resource: Mapping[str, Value] | Resource | None
     """Resource attributes, beside ``OTEL_SERVICE_NAME`` and ``OTEL_RESOURCE_ATTRIBUTES``."""
     endpoint: str | None
@@ -105,6 +108,7 @@ class Config:
         block_timeout: Seconds that a call may wait: for a commit, for room in the queue, and for ``block`` in all.
         processors: structlog processors that run before the record is built, the measures of privacy last.
         event_types: The application's own event types.
+        retention: How long records of each type keep their content.
         resource: Attributes of the OTLP ``Resource``.
         otlp: The OTLP destination; None where there is none.
         exporters: SDK exporters that are destinations too, by name.
@@ -119,6 +123,7 @@ class Config:
     block_timeout: float = 30.0
     processors: tuple[Processor, ...] = ()
     event_types: tuple[EventType, ...] = ()
+    retention: Retention = field(default_factory=Retention)
     resource: Mapping[str, Value] = field(default_factory=dict)
     otlp: OtlpSettings | None = None
     exporters: Mapping[str, LogRecordExporter] = field(default_factory=dict)
@@ -141,6 +146,7 @@ class Config:
         names = _exporter_names(environ)
         profile: Profile = _choice("profile", given("profile"), environ, Profile, "logs")
         exporters = dict(given("exporters") or {})
+        event_types = _tuple("event_types", settings.get("event_types", ()))
         for name in exporters:
             _check_destination(name)
         if "console" in names:
@@ -153,7 +159,8 @@ class Config:
             on_failure=_choice("on_failure", given("on_failure"), environ, OnFailure, "raise"),
             block_timeout=_positive("block_timeout", settings.get("block_timeout", 30.0)),
             processors=with_privacy(_processors(settings.get("processors", ())), settings, environ),
-            event_types=_tuple("event_types", settings.get("event_types", ())),
+            event_types=event_types,
+            retention=resolve_retention(given("retention"), event_types, environ),
             resource=_resource(given("resource"), environ),
             otlp=_otlp(settings, names, environ, profile),
             exporters=exporters,
