@@ -71,6 +71,18 @@ class Retention:
 
     rules: tuple[Rule, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Check that no two rules contradict each other.
+
+        Raises:
+            ConfigError: Two are for the same pattern.
+        """
+        patterns = set[str]()
+        for rule in self.rules:
+            if rule.pattern in patterns:
+                raise ConfigError(f"retention has two rules for {rule.pattern!r}", "give each pattern once")
+            patterns.add(rule.pattern)
+
     def __bool__(self) -> bool:
         """Tell whether any rule lets records be pruned."""
         return any(rule.age is not None for rule in self.rules)
@@ -129,18 +141,12 @@ def resolve_retention(given: Any, event_types: Iterable[Any], environ: Mapping[s
     Raises:
         ConfigError: A rule is wrong; names it and the remedy.
     """
-    rules = list(_rules(given, "retention") if given is not None else _rules(environ.get(_VARIABLE, ""), _VARIABLE))
-    names = set[str]()
-    for rule in rules:
-        if rule.pattern in names:
-            raise ConfigError(f"retention has two rules for {rule.pattern!r}", "give each pattern once")
-        names.add(rule.pattern)
-    for known in event_types:
-        # What is none is refused where the catalog is made.
-        if isinstance(known, EventType) and known.retention is not None:
-            rule = _rule(known.name, known.retention, "event_types")
-            rules += [rule] if rule.pattern not in names else []
-    return Retention(tuple(rules))
+    rules = tuple(_rules(given, "retention") if given is not None else _rules(environ.get(_VARIABLE, ""), _VARIABLE))
+    # Of two types of one name the later one counts, as in the catalog; what is no type is refused there.
+    types = {known.name: known.retention for known in event_types if isinstance(known, EventType)}
+    own = [_rule(name, age, "event_types") for name, age in types.items() if age is not None]
+    named = {rule.pattern for rule in rules}
+    return Retention((*rules, *(rule for rule in own if rule.pattern not in named)))
 
 
 def _rules(given: Any, where: str) -> Iterator[Rule]:

@@ -37,8 +37,8 @@ _RECORDS: Final = (
     " AND source IS NOT NULL ORDER BY sequence"
 )
 _AMONG: Final = (
-    "SELECT sequence, user, otlp FROM json_each(?) AS part CROSS JOIN record"
-    " ON sequence BETWEEN part.value ->> 0 AND part.value ->> 1 WHERE otlp IS NOT NULL"
+    "SELECT sequence, user, otlp FROM (SELECT value ->> 0 AS low, value ->> 1 AS high FROM json_each(?))"
+    " CROSS JOIN record ON sequence BETWEEN low AND high WHERE otlp IS NOT NULL"
 )
 _PARTS: Final = 4_096
 """Most ranges that are asked for at once."""
@@ -211,17 +211,17 @@ def add_hold(
     clean = Cleaner()
     # Columns hold texts in this form.
     given = {name: clean.text(value, "") if isinstance(value, str) else value for name, value in given.items()}
-    added: list[Hold] = []
+    number = ""
 
-    def make(connection: apsw.Connection, tree: Frontier) -> Iterator[Own]:
+    def make(connection: apsw.Connection, _tree: Frontier) -> Iterator[Own]:
+        nonlocal number
         taken = {hold.id for hold in load_holds(connection).in_force}
         number = next(text for text in iter(lambda: secrets.token_hex(4), "") if text not in taken)
-        values: dict[str, Any] = {"id": number, "reason": reason, **given}
-        added.append(Hold(**values, sequence=tree.size + 1, by=actor.id))
-        yield Own(ADMINISTRATION, ADDED, {"hold": values, **fields}, actor)
+        yield Own(ADMINISTRATION, ADDED, {"hold": {"id": number, "reason": reason, **given}, **fields}, actor)
 
     administration.append(make)
-    return added[-1]
+    with administration.database as connection:
+        return next(hold for hold in load_holds(connection).in_force if hold.id == number)
 
 
 def remove_hold(administration: Administration, hold: str, reason: str, actor: Actor, fields: dict[str, Any]) -> Hold:
