@@ -118,11 +118,11 @@ def _rule(pattern: Any, age: Any, where: str) -> Rule:
         raise ConfigError(f"{where} has a rule for {pattern!r}", "name an event type, or a pattern such as 'user.*'")
     # Types are recorded so.
     pattern = Cleaner().text(pattern, "")
-    word = age.strip().lower() if isinstance(age, str) else ""
+    word = age.strip() if isinstance(age, str) else ""
     if word in _KEEP:
         return Rule(pattern, None, f"{pattern}={word}")
     seconds = 0
-    # Python refuses to read numbers of thousands of digits.
+    # Small letters only: who writes 1M means a month. Python refuses to read numbers of thousands of digits.
     if len(word) <= 100 and _AGE.fullmatch(word):
         seconds = sum(int(number) * _UNITS[unit] for number, unit in _PART.findall(word))
     if not seconds:
