@@ -28,6 +28,10 @@ _GAIN: Final = 4
 """Pages that must become free: fewer are not worth the writing."""
 _STEP: Final = 256
 """Pages that are given back at once."""
+_PATIENCE: Final = 0.02
+"""Seconds to wait for readers of what is only in the log, while nobody can write."""
+_ATTEMPTS: Final = 20
+"""How often that is tried beside busy writers; the next run, or the last close, does it else."""
 _SIZES: Final = (
     "SELECT sequence, coalesce(length(otlp), 0) FROM record WHERE sequence BETWEEN ? AND ? ORDER BY sequence"
 )
@@ -122,13 +126,22 @@ def give_back(database: Database, spare: float = 0.0, stopping: Stopping = lambd
     with database as connection, archive_errors(database.path), contextlib.suppress(apsw.BusyError, apsw.LockedError):
         # First without the write lock: what is then left to do with it is little.
         connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-    # It waits for readers, with the write lock held: at once or not at all.
-    database.lock(0.0)
+    for _ in range(_ATTEMPTS):
+        if stopping() or _truncate_log(database):
+            break
+        time.sleep(PAUSE)
+
+
+def _truncate_log(database: Database) -> bool:
+    # It waits for readers with the write lock held: not for long.
+    database.lock(_PATIENCE)
     try:
         with archive_errors(database.path), contextlib.suppress(apsw.BusyError, apsw.LockedError):
             database.locked_connection().wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            return True
     finally:
         database.unlock()
+    return False
 
 
 def _free(database: Database, spare: float) -> int:

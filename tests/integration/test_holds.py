@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from otel_audit.archive.administration import Administration, Own
+from otel_audit.archive.due import Found
 from otel_audit.archive.holds import Hold, Holds, add_hold, load_holds, remove_hold
 from otel_audit.archive.leaf import ADMINISTRATION, EVENT
 from otel_audit.archive.ranges import Range
@@ -121,8 +123,8 @@ def test_a_hold_that_comes_in_between(archive: Path) -> None:
     with pruning(archive, ALL) as pruner:
         original = pruner._finder.find
 
-        def find(*given: Any) -> Any:
-            for found in original(*given):
+        def find(now: int, stopping: Callable[[], bool] = lambda: False) -> Iterator[Found]:
+            for found in original(now, stopping):
                 if found.free:
                     hold(archive, user="alice")
                 yield found
@@ -136,7 +138,7 @@ def test_holds_are_told(archive: Path) -> None:
     """Who held what, and why, is in the archive's own records."""
     made = hold(archive, "a \x1b[31mreason\0", user="alice\0", since=5)
     connection = connect(archive)
-    (otlp,) = connection.execute("SELECT otlp FROM record WHERE sequence = ?", (made.sequence,)).fetchone() or ()
+    otlp: Any = connection.execute("SELECT otlp FROM record WHERE sequence = ?", (made.sequence,)).get
     own = decode(otlp, "01932f4c-7b1e-7c3a-9d2e-0123456789ab")
     assert own.custom == {"hold": {"id": made.id, "reason": "a \x1b[31mreason\\x00", "user": "alice\\x00", "since": 5}}
     assert own.actor == WHO
@@ -175,10 +177,10 @@ def test_refreshing(archive: Path) -> None:
     made = hold(archive, user="alice")
     assert holds.refresh(connection)
     assert not holds.refresh(connection)
-    assert holds.in_force == (made,)
+    assert list(holds.in_force) == [made]
     lift(archive, made.id)
     assert holds.refresh(connection)
-    assert holds.in_force == ()
+    assert list(holds.in_force) == []
     assert holds.ranges(connection, [(1, 6)]) == []
 
 
