@@ -126,6 +126,7 @@ class Finder:
         # When the next record of a zone is due that may go then. A look reads a zone's rows, tombstones included.
         self._next: dict[int, int] = {}
         self._reads_from = 0
+        self._holds = 0
 
     def find(self, now: int, stopping: Callable[[], bool] = lambda: False) -> Iterator[Found]:
         """Iterate over what is due, in the order of sequences, events first; each part is read when it is asked for.
@@ -138,9 +139,11 @@ class Finder:
         if shortest is None:
             return
         with self._database as connection, archive_errors(self._database.path):
-            if self._gate.holds.refresh(connection):
+            self._gate.holds.refresh(connection)
+            if self._gate.holds.last != self._holds:
+                # Compared with the last run: the gate may have read of it in between.
+                self._holds = self._gate.holds.last
                 self._next.clear()
-                self._reads_from = 0
             zones, head = self._zones(connection, now - shortest)
             last = self._last_read(connection, now)
         for zone in zones:

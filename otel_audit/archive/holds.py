@@ -122,7 +122,8 @@ class Holds:
     """The holds in force, which `refresh` keeps up with the archive."""
 
     def __init__(self) -> None:
-        self._last = 0
+        self.last = 0
+        """The last record that began or ended a hold, as far as they were read."""
         self._holds: dict[str, Hold] = {}
 
     @property
@@ -133,11 +134,14 @@ class Holds:
     def refresh(self, connection: apsw.Connection) -> bool:
         """Read what was held or released since the last time, and tell whether there was anything.
 
+        Args:
+            connection: Reads the archive.
+
         Raises:
             IntegrityError: A hold cannot be read; then nothing must be removed.
         """
         changed = False
-        rows: Any = connection.execute(_RECORDS, (self._last,)).fetchall()
+        rows: Any = connection.execute(_RECORDS, (self.last,)).fetchall()
         for sequence, type_, otlp in rows:
             changed = True
             hold = _read(sequence, otlp)
@@ -145,7 +149,7 @@ class Holds:
                 self._holds[hold.id] = hold
             else:
                 self._holds.pop(hold.id, None)
-            self._last = sequence
+            self.last = sequence
         return changed
 
     def ranges(self, connection: apsw.Connection, ranges: Iterable[Range]) -> list[Range]:

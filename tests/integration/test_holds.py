@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from otel_audit.archive import index
 from otel_audit.archive.administration import Administration, Own
 from otel_audit.archive.due import Found
 from otel_audit.archive.holds import Hold, Holds, add_hold, load_holds, remove_hold
@@ -132,6 +133,28 @@ def test_a_hold_that_comes_in_between(archive: Path) -> None:
         pruner._finder.find = find  # type: ignore[method-assign]
         assert pruner.prune().records.total() == 3
     assert tombstones(archive) == [2, 5, 6]
+
+
+def test_a_hold_that_ends_in_between(archive: Path) -> None:
+    """What a hold kept is found by the next run of the same pruner, whenever the hold ended."""
+    record(archive, 50, EVENTS[5], times=2_048)
+    record(archive, 0, EVENTS[5], times=10)
+    index.fold(connect(archive))
+    made = [hold(archive, host="example.com")]
+
+    def stopping() -> bool:
+        # Asked before each step: the first zone has been looked through by then.
+        asked.append(None)
+        if made and len(asked) > 2:
+            lift(archive, made.pop().id)
+        return False
+
+    asked: list[None] = []
+    with pruning(archive, ALL, stopping=stopping) as pruner:
+        first = pruner.prune().records.total()
+        assert 0 < first < 2_054
+        assert pruner.prune().records.total() == 2_054 - first
+    assert verify(archive).intact
 
 
 def test_holds_are_told(archive: Path) -> None:

@@ -70,6 +70,21 @@ def test_pruning_beside_two_writers(archive: Path) -> None:
     assert_sound(archive)
 
 
+def test_verifying_beside_a_pruner(archive: Path) -> None:
+    """While another process prunes and packs rows, each verification finds the archive intact."""
+    index.fold(connect(archive))
+    child = forked(partial(pruning_once, archive))
+    counts: list[int] = []
+    while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0):
+        report = verify(archive)
+        assert report.intact, report.faults
+        counts.append(report.pruned)
+    assert ended[1] == 0
+    counts.append(pruned(archive))
+    assert counts == sorted(counts)
+    assert counts[-1] == 2_000
+
+
 def test_two_pruners_at_once(archive: Path) -> None:
     """Two processes that prune the same archive name each record once between them."""
     children = [forked(partial(pruning_once, archive)) for _ in range(2)]
