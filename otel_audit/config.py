@@ -129,6 +129,11 @@ class Config:
     exporters: Mapping[str, LogRecordExporter] = field(default_factory=dict)
     sending: bool = True
 
+    @property
+    def destinations(self) -> frozenset[str]:
+        """The names of the destinations, whether this process sends or not."""
+        return frozenset((*self.exporters, *(() if self.otlp is None else ("otlp",))))
+
     @classmethod
     def load(cls, **settings: Unpack[Settings]) -> Config:
         """Return the settings: arguments win over the environment, the environment over the defaults.

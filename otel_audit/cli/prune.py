@@ -83,14 +83,13 @@ def _prune(path: Path, retention: Retention, config: Config, *, dry_run: bool, f
     from otel_audit.cli.checking import progress_bar
     from otel_audit.cli.operating import open_administration
 
-    destinations = {*config.exporters, *(() if config.otlp is None else ("otlp",))}
     with progress_bar("pruning") as progress:
         if dry_run:
             with open_archive(path) as opened:
-                return would_prune(opened.database, retention, Gate(destinations, force=force), progress)
+                return would_prune(opened.database, retention, Gate(config.destinations, force=force), progress)
         with open_administration(path) as administration:
             return Pruner(
-                administration, retention, destinations=destinations, force=force, actor=operator(),
+                administration, retention, destinations=config.destinations, force=force, actor=operator(),
                 fields={"process": process_fields()}, spare=0.0, progress=progress,
             ).prune()  # fmt: skip
 

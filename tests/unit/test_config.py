@@ -33,6 +33,15 @@ def test_defaults(tmp_path: Path) -> None:
     assert (config.otlp, config.sending) == (None, True)
 
 
+def test_destinations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The destinations are the collector and the exporters, also of a process that sends nothing."""
+    assert Config.load().destinations == frozenset()
+    assert Config.load(endpoint="http://collector", ship=False).destinations == {"otlp"}
+    assert Config.load(endpoint="http://collector", exporters={"own": MEMORY()}).destinations == {"otlp", "own"}
+    monkeypatch.setenv("OTEL_LOGS_EXPORTER", "console")
+    assert Config.load().destinations == {"console"}
+
+
 ENVIRONMENT = [
     ("OTEL_AUDIT_ARCHIVE", "archive", "/a/b.db", Path("/a/b.db"), "c.db", Path("c.db")),
     ("OTEL_AUDIT_HOST", "host", "a.example", "a.example", "b.example", "b.example"),
