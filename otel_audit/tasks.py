@@ -93,11 +93,14 @@ class _Pruning:
                 self._administration,
                 self._config.retention,
                 destinations=self._config.destinations,
-                stopping=lambda: self._stopping(),
+                stopping=self._told_to_stop,
             )
         if pruned := self._pruner.prune().records.total():
             _log.info("pruned %d records of %s", pruned, self._config.archive)
         return _PRUNING
+
+    def _told_to_stop(self) -> bool:
+        return self._stopping()
 
     def finish(self) -> None:
         """Close the connection: pruning can wait for another process."""
