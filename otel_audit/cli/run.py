@@ -28,7 +28,19 @@ fault of otel-audit itself; 130 interrupted.
 @click.group(
     cls=LazyGroup,
     commands_in="otel_audit.cli",
-    names=("prove", "record", "requeue", "ship", "show", "stats", "status", "verify", "verify-proof"),
+    names=(
+        "erase",
+        "prove",
+        "record",
+        "requeue",
+        "ship",
+        "show",
+        "stats",
+        "status",
+        "subject-export",
+        "verify",
+        "verify-proof",
+    ),
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
