@@ -32,7 +32,9 @@ _HOLD_RECORDS: Final = (
     f"SELECT {_COLUMNS} FROM record INDEXED BY own WHERE kind > 1 AND kind = {ADMINISTRATION} AND otlp IS NOT NULL"
     f" AND type IN {_HOLDS} ORDER BY sequence"
 )
-_IMPERSONAL: Final = {"command", "filter", "host", "id", "source", "sources", "type", "types"}
+_IMPERSONAL: Final = frozenset({
+    "against", "checkpoint", "command", "host", "id", "output", "output-file", "pseudonym-key", "source", "type",
+})  # fmt: skip
 """Fields of searches and holds that never name a person, and may have the text that a person has for a name."""
 # A name is not meant where it is a part of another one: alice-2, alice.smith, bob+alice, alice@elsewhere.example.
 _BEFORE: Final = r"(?<![\w@+-])(?<!\w\.)"
@@ -113,7 +115,7 @@ class Subject:
     def condition(self) -> tuple[str, tuple[Any, ...]]:
         """A condition that holds for every record which may be the person's, and its values."""
         if not self.user:
-            return "user = ''", ()
+            return f"(user = '' OR kind = {ADMINISTRATION})", ()
         # The bytes of an actor or a mention stand in no column.
         needles = sorted(self.names | self.addresses)
         return "(" + " OR ".join(["instr(otlp, CAST(? AS BLOB))"] * len(needles)) + ")", tuple(needles)
@@ -195,8 +197,8 @@ def hold_records(connection: apsw.Connection, subject: Subject) -> HoldRecords:
         holds.setdefault(identity, []).append(Match._make((*row, True)))
         if _is_asked_for(log, "hold", subject):
             naming.add(identity)
-        if log.event_name == _HOLDS[1]:
-            lifted.add(identity)
+        # Another hold can get the id of one that was lifted.
+        (lifted.add if log.event_name == _HOLDS[1] else lifted.discard)(identity)
     found = HoldRecords([], [])
     for identity, records in holds.items():
         if identity in naming:
@@ -228,8 +230,16 @@ def _is_asked_for(log: LogFields, group: str, subject: Subject) -> bool:
     """Tell whether one of the archive's own records says that the person was looked for, or held."""
     prefix = f"{keys.CUSTOM_PREFIX}{group}."
     fields = {key.removeprefix(prefix): value for key, value in log.attributes.items() if key.startswith(prefix)}
-    criteria = fields.get("filter")
-    asked: Mapping[str, Value] = {**fields, **criteria} if isinstance(criteria, Mapping) else fields
+    criteria = fields.pop("filter", None)
+    asked: dict[str, Value] = {**fields, **criteria} if isinstance(criteria, Mapping) else fields
+    target = asked.get("target")
+    if isinstance(target, str):
+        # As it was typed, HOST or USER@HOST.
+        user, separator, asked["host"] = target.rpartition("@")
+        if not separator:
+            del asked["target"]
+        elif not user:
+            asked["user"] = ""
     here = asked.get("host") in {None, subject.recorded_host}
     if not subject.user:
         return here and asked.get("user") == ""

@@ -146,6 +146,15 @@ def test_pseudonyms(archive_path: Path) -> None:
     assert left(archive_path)[0] == 3
 
 
+def test_searches_for_an_empty_name(archive_path: Path) -> None:
+    """Searches for the empty name at the host go, searches for the host stay."""
+    fill(archive_path, {"user": "bob"})
+    own(archive_path, "audit.read", {"read": {"command": "show", "filter": {"target": "example.com"}}})
+    wanted = own(archive_path, "audit.read", {"read": {"command": "show", "filter": {"target": "@example.com"}}})
+    own(archive_path, "audit.read", {"read": {"command": "show", "filter": {"target": "@other.com"}}})
+    assert run(archive_path, Subject("", "example.com")).ranges == [(wanted, wanted)]
+
+
 def test_searches_for_a_person(archive_path: Path) -> None:
     """Audited reads that asked for the person go, in whatever way they named them; others' searches stay."""
     fill(archive_path, {"user": "bob"})
@@ -155,12 +164,15 @@ def test_searches_for_a_person(archive_path: Path) -> None:
         {"target": "alice@example.com"},
         {"where": {"actor.id": "alice"}, "host": "example.com"},
         {"grep": "alice@example.com"},
+        {"target": "example.com", "where": ["target.id=alice", "a.b=c"]},
     ]
     others = [
         {"user": "alice", "host": "other.com"},
         {"target": "alice@other.com"},
         {"user": "alice-2", "host": "example.com"},
-        {"types": ["alice"]},
+        {"type": ["alice"], "source": ["alice"]},
+        {"target": "other.com", "where": ["target.id=alice"]},
+        {"target": "alice", "pseudonym-key": "/home/alice/key"},
         {},
     ]
     wanted = [own(archive_path, "audit.read", {"read": {"command": "show", "filter": given}}) for given in theirs]
@@ -184,6 +196,7 @@ def test_records_of_lifted_holds(archive_path: Path) -> None:
     second = own(archive_path, "audit.hold.removed", {"hold": {"id": "a1", "reason": "over"}})
     hold(archive_path, "b2", user="bob", host="example.com")
     hold(archive_path, "c3", user="alice", host="other.com")
+    hold(archive_path, "d4", type="alice", host="example.com")
     assert run(archive_path).ranges == [(first, second)]
     assert verify(archive_path).intact
 
@@ -197,6 +210,16 @@ def test_a_hold_in_force_that_names_them(archive_path: Path) -> None:
         run(archive_path)
     assert 1 in left(archive_path)
     assert_sound(archive_path, records=held)
+
+
+def test_a_hold_with_the_id_of_a_lifted_one(archive_path: Path) -> None:
+    """Where a hold has the id of one that was lifted before, it is in force all the same."""
+    fill(archive_path, {"user": "bob"})
+    hold(archive_path, "a1", user="alice")
+    own(archive_path, "audit.hold.removed", {"hold": {"id": "a1", "reason": "over"}})
+    hold(archive_path, "a1", user="alice")
+    with pytest.raises(ArchiveError, match="a legal hold covers 3 records: 3-5"):
+        run(archive_path)
 
 
 def test_a_hold_that_covers_records(archive_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
