@@ -33,7 +33,10 @@ def options() -> Iterator[tuple[str, click.Option]]:
 
 def test_the_commands() -> None:
     """These are the commands; whoever adds one documents it."""
-    assert NAMES == ["prove", "record", "requeue", "ship", "show", "stats", "status", "verify", "verify-proof"]
+    assert NAMES == [
+        "erase", "prove", "record", "requeue", "ship", "show", "stats", "status", "subject-export", "verify",
+        "verify-proof",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["", *NAMES])
