@@ -43,7 +43,7 @@ def is_pending(connection: apsw.Connection) -> bool:
 def vacuum(database: Database, patience: float) -> None:
     """Write the file anew, bring the write-ahead log into it and empty the log; callers who record wait meanwhile.
 
-    Everything stays as it is, row ids and the file's identity included. Where it cannot be done, nothing is changed.
+    Everything stays as it is, row ids and the file's identity included. Where it cannot be done, nothing is lost.
 
     Args:
         database: Opened to write.
@@ -53,21 +53,30 @@ def vacuum(database: Database, patience: float) -> None:
         ArchiveError: It could not be done, or not in time: copies may remain.
     """
     deadline = time.monotonic() + patience
-    with database as connection, archive_errors(database.path):
-        pending = connection.execute("SELECT value FROM meta WHERE key = ?", (PENDING,)).get
-        size = connection.execute("PRAGMA page_count").get * connection.execute("PRAGMA page_size").get
-        connection.execute(f"PRAGMA temp_store={'MEMORY' if size <= _IN_MEMORY else 'DEFAULT'}")
-        try:
-            _patiently(lambda: connection.execute("VACUUM"), deadline)
-            # A reader that still sees the state of before keeps the log, and what is in it.
-            _patiently(lambda: connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE), deadline)
-        except (apsw.BusyError, apsw.LockedError) as error:
-            raise ArchiveError(
-                f"others were using {database.path} for all of {patience:g} s",
-                "find out who reads for so long (fuser), or give more time",
-            ) from error
-        # Not what another process has erased since.
-        connection.execute("DELETE FROM meta WHERE key = ? AND value <= ?", (PENDING, pending))
+    try:
+        database.lock(patience)
+        with archive_errors(database.path):
+            _write_anew(database.locked_connection(), deadline)
+    except ArchiveError as error:
+        if not isinstance(error.__cause__, apsw.BusyError | apsw.LockedError):
+            raise
+        raise ArchiveError(
+            f"others were using {database.path} for all of {patience:g} s",
+            "find out who reads for so long (fuser), or give more time",
+        ) from error
+    finally:
+        database.unlock()
+
+
+def _write_anew(connection: apsw.Connection, deadline: float) -> None:
+    pending = connection.execute("SELECT value FROM meta WHERE key = ?", (PENDING,)).get
+    size = connection.execute("PRAGMA page_count").get * connection.execute("PRAGMA page_size").get
+    connection.execute(f"PRAGMA temp_store={'MEMORY' if size <= _IN_MEMORY else 'DEFAULT'}")
+    _patiently(lambda: connection.execute("VACUUM"), deadline)
+    # A reader that still sees the state of before keeps the log, and what is in it.
+    _patiently(lambda: connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE), deadline)
+    # Not what another process has erased since.
+    connection.execute("DELETE FROM meta WHERE key = ? AND value <= ?", (PENDING, pending))
 
 
 def _patiently(work: Callable[[], Any], deadline: float) -> None:

@@ -1,0 +1,110 @@
+"""Erasing what the archive itself recorded of a person: searches, and legal holds, which refuse an erasure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import apsw
+import pytest
+
+from otel_audit.archive import erasure
+from otel_audit.archive.ranges import Range
+from otel_audit.archive.subjects import Subject
+from otel_audit.archive.verify import verify
+from otel_audit.errors import ArchiveError
+from tests.archive_material import assert_sound
+from tests.erasure_material import erased, fill, left, own, planned
+
+
+def test_searches_for_an_empty_name(archive_path: Path) -> None:
+    """Searches for the empty name at the host go, searches for the host stay."""
+    fill(archive_path, {"user": "bob"})
+    own(archive_path, "audit.read", {"read": {"command": "show", "filter": {"target": "example.com"}}})
+    wanted = own(archive_path, "audit.read", {"read": {"command": "show", "filter": {"target": "@example.com"}}})
+    own(archive_path, "audit.read", {"read": {"command": "show", "filter": {"target": "@other.com"}}})
+    assert erased(archive_path, Subject("", "example.com")).ranges == [(wanted, wanted)]
+
+
+def test_searches_for_a_person(archive_path: Path) -> None:
+    """Audited reads that asked for the person go, in whatever way they named them; others' searches stay."""
+    fill(archive_path, {"user": "bob"})
+    theirs = [
+        {"user": "alice", "host": "example.com"},
+        {"user": "alice"},
+        {"target": "alice@example.com"},
+        {"where": {"actor.id": "alice"}, "host": "example.com"},
+        {"grep": "alice@example.com"},
+        {"target": "example.com", "where": ["target.id=alice", "a.b=c"]},
+    ]
+    others = [
+        {"user": "alice", "host": "other.com"},
+        {"target": "alice@other.com"},
+        {"user": "alice-2", "host": "example.com"},
+        {"type": ["alice"], "source": ["alice"]},
+        {"target": "other.com", "where": ["target.id=alice"]},
+        {"target": "alice", "pseudonym-key": "/home/alice/key"},
+        {},
+    ]
+    wanted = [own(archive_path, "audit.read", {"read": {"command": "show", "filter": asked}}) for asked in theirs]
+    for asked in others:
+        own(archive_path, "audit.read", {"read": {"command": "alice", "filter": asked}})
+    own(archive_path, "audit.checkpoint", {"checkpoint": {"note": "alice"}})
+    done = erased(archive_path)
+    assert [n for first, last in done.ranges for n in range(first, last + 1)] == wanted
+    assert done.mentions == []
+    assert verify(archive_path).intact
+
+
+def hold(path: Path, identity: str, **fields: str) -> int:
+    return own(path, "audit.hold.added", {"hold": {"id": identity, "reason": "a lawsuit", **fields}})
+
+
+def test_records_of_lifted_holds(archive_path: Path) -> None:
+    """The records of a lifted hold that named the person go, with the one that lifted it; other holds stay."""
+    fill(archive_path, {"user": "bob"})
+    first = hold(archive_path, "a1", user="alice", host="example.com")
+    second = own(archive_path, "audit.hold.removed", {"hold": {"id": "a1", "reason": "over"}})
+    hold(archive_path, "b2", user="bob", host="example.com")
+    hold(archive_path, "c3", user="alice", host="other.com")
+    hold(archive_path, "d4", type="alice", host="example.com")
+    assert erased(archive_path).ranges == [(first, second)]
+    assert verify(archive_path).intact
+
+
+def test_a_hold_in_force_that_names_them(archive_path: Path) -> None:
+    """As long as a hold names the person nothing is erased: its record would be gone with the others."""
+    fill(archive_path, {"user": "alice"}, {"user": "bob"})
+    held = hold(archive_path, "a1", user="alice")
+    assert planned(archive_path).held == [(held, held)]
+    with pytest.raises(ArchiveError, match=f"a legal hold covers record {held}: otel-audit hold list"):
+        erased(archive_path)
+    assert 1 in left(archive_path)
+    assert_sound(archive_path, records=held)
+
+
+def test_a_hold_with_the_id_of_a_lifted_one(archive_path: Path) -> None:
+    """Where a hold has the id of one that was lifted before, it is in force all the same."""
+    fill(archive_path, {"user": "bob"})
+    hold(archive_path, "a1", user="alice")
+    own(archive_path, "audit.hold.removed", {"hold": {"id": "a1", "reason": "over"}})
+    hold(archive_path, "a1", user="alice")
+    with pytest.raises(ArchiveError, match="a legal hold covers 3 records: 3-5"):
+        erased(archive_path)
+
+
+def test_a_hold_that_covers_records(archive_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a hold covers one of the records nothing is erased, and nothing is appended."""
+    fill(archive_path, {"user": "alice"}, {"user": "bob"}, {"user": "alice"})
+    asked: list[list[Range]] = []
+
+    def held(_connection: apsw.Connection, ranges: list[Range]) -> list[Range]:
+        asked.append(ranges)
+        return [(3, 3)]
+
+    monkeypatch.setattr(erasure, "held_ranges", held)
+    with pytest.raises(ArchiveError, match="nothing was erased: a legal hold covers record 3"):
+        erased(archive_path)
+    assert asked == [[(1, 1), (3, 3)]]
+    assert left(archive_path) == [1, 2, 3]
+    monkeypatch.setattr(erasure, "held_ranges", lambda _connection, _ranges: [])
+    assert erased(archive_path).ranges == [(1, 1), (3, 3)]
