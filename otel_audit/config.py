@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
     from structlog.typing import Processor
 
-__all__ = ["Config", "Settings", "archive_path", "default_archive"]
+__all__ = ["Config", "Settings", "archive_path", "default_archive", "high_water_directory"]
 
 Protocol = Literal["http/protobuf", "grpc"]
 _EXPORTERS: Final = ("otlp", "console", "none")
@@ -41,6 +41,24 @@ def archive_path(environ: Mapping[str, str] = os.environ) -> Path:
     """Return the archive's path by the environment: ``OTEL_AUDIT_ARCHIVE``, else the default."""
     given = environ.get("OTEL_AUDIT_ARCHIVE")
     return Path(given).expanduser() if given else default_archive()
+
+
+def high_water_directory(given: Any = None, environ: Mapping[str, str] = os.environ) -> Path | None:
+    """Return where the high-water marks are: by argument, by ``OTEL_AUDIT_HIGH_WATER``, else in the user's data.
+
+    Raises:
+        ConfigError: It is no directory's path.
+    """
+    if given is None:
+        given = environ.get("OTEL_AUDIT_HIGH_WATER") or None
+        given = False if given == "off" else given
+    if given is None:
+        return Path(platformdirs.user_data_path("otel_audit", appauthor=False)) / "high-water"
+    if given is False:
+        return None
+    if not isinstance(given, (str, os.PathLike)) or not os.fspath(given):
+        raise ConfigError(f"high_water={given!r} is no path", "give a directory apart from the archive's, or False")
+    return Path(given).expanduser().absolute()
 
 
 class Settings(TypedDict, total=False):
@@ -72,6 +90,10 @@ class Settings(TypedDict, total=False):
     """``OTEL_AUDIT_PSEUDONYM_KEY`` (a path): bytes, or the path of the key's file."""
     pseudonymise: Iterable[str] | None
     """``OTEL_AUDIT_PSEUDONYMISE``: fields to put pseudonyms in place of; with a key: user, user id and actor."""
+    checkpoint_interval: float | None
+    """``OTEL_AUDIT_CHECKPOINT_INTERVAL``: seconds between two checkpoints at the least; 0: none; default 300."""
+    high_water: str | os.PathLike[str] | Literal[False] | None
+    """``OTEL_AUDIT_HIGH_WATER``: directory of the high-water marks, False (``off``) for none."""
     event_types: Iterable[EventType]
     """The application's own event types."""
     resource: Mapping[str, Value] | Resource | None
@@ -104,6 +126,8 @@ class Config:
         on_failure: ``raise``, ``log`` or ``block``.
         block_timeout: Seconds that a call may wait: for a commit, for room in the queue, and for ``block`` in all.
         processors: structlog processors that run before the record is built, the measures of privacy last.
+        checkpoint_interval: Seconds between two checkpoints at the least; 0: none.
+        high_water: Directory of the high-water marks; None: none are kept.
         event_types: The application's own event types.
         resource: Attributes of the OTLP ``Resource``.
         otlp: The OTLP destination; None where there is none.
@@ -118,6 +142,8 @@ class Config:
     on_failure: OnFailure = "raise"
     block_timeout: float = 30.0
     processors: tuple[Processor, ...] = ()
+    checkpoint_interval: float = 300.0
+    high_water: Path | None = None
     event_types: tuple[EventType, ...] = ()
     resource: Mapping[str, Value] = field(default_factory=dict)
     otlp: OtlpSettings | None = None
@@ -153,6 +179,8 @@ class Config:
             on_failure=_choice("on_failure", given("on_failure"), environ, OnFailure, "raise"),
             block_timeout=_positive("block_timeout", settings.get("block_timeout", 30.0)),
             processors=with_privacy(_processors(settings.get("processors", ())), settings, environ),
+            checkpoint_interval=_interval(given("checkpoint_interval"), environ),
+            high_water=high_water_directory(given("high_water"), environ),
             event_types=_tuple("event_types", settings.get("event_types", ())),
             resource=_resource(given("resource"), environ),
             otlp=_otlp(settings, names, environ, profile),
@@ -225,6 +253,19 @@ def _positive(name: str, value: Any) -> float:
     if not isinstance(value, (int, float)) or not 0 < value < 86_400:
         raise ConfigError(f"{name}={value!r} is no number of seconds", "give a positive number below 86400")
     return float(value)
+
+
+def _interval(given: Any, environ: Mapping[str, str]) -> float:
+    variable = "OTEL_AUDIT_CHECKPOINT_INTERVAL"
+    text = environ.get(variable)
+    value, shown = (given, "checkpoint_interval") if given is not None else (text or 300.0, variable)
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        seconds = -1.0
+    if not 0 <= seconds <= 31_536_000:
+        raise ConfigError(f"{shown}={value!r} is no number of seconds", "give at least 1, or 0 for no checkpoints")
+    return seconds
 
 
 def _exporter_names(environ: Mapping[str, str]) -> list[str]:

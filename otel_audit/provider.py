@@ -9,14 +9,18 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from otel_audit import forksafe
 from otel_audit._version import __version__
+from otel_audit.archive.administration import Administration
+from otel_audit.archive.checkpoints import Checkpoints
+from otel_audit.archive.commit import Committer
 from otel_audit.archive.database import Database
+from otel_audit.archive.highwater import HighWater
 from otel_audit.archive.writer import Writer
 from otel_audit.catalog import Catalog
 from otel_audit.config import Config, Settings
@@ -24,8 +28,10 @@ from otel_audit.delivery.service import make_shippers
 from otel_audit.errors import AuditError, InvalidRecord
 from otel_audit.logger import AuditLogger
 from otel_audit.metrics import Metrics
+from otel_audit.notes import Checkpoint
 from otel_audit.otlp import encode_resource, encode_scope
 from otel_audit.record import AuditRecord
+from otel_audit.upkeep import Task, Upkeep
 
 if TYPE_CHECKING:
     from otel_audit.delivery.shipper import Shipper
@@ -65,9 +71,11 @@ class AuditProvider(forksafe.ForkAware):
         database = Database(config.archive, "write", busy_timeout=min(10.0, config.block_timeout))
         with database:
             pass  # what is wrong with the archive shows here, not at the first event
-        self.writer = Writer(
-            database, encode_resource(config.resource), scope, partial(_committed, metrics, self._shippers)
-        )
+        resource = encode_resource(config.resource)
+        committer = Committer(database, resource, scope, partial(_floor, config))
+        opener = partial(Administration, database.path, resource, scope, profile=config.profile)
+        self._upkeep = upkeep = Upkeep(_tasks(config, committer, opener))
+        self.writer = Writer(committer, partial(_committed, metrics, self._shippers, upkeep))
         for shipper in self._shippers:
             shipper.on_export = partial(metrics.exported, shipper.name)
             shipper.start()
@@ -140,7 +148,11 @@ class AuditProvider(forksafe.ForkAware):
         with self._shutdown_lock:
             if self._closed:
                 return True
-            delivered = self.force_flush(timeout)
+            deadline = time.monotonic() + timeout
+            self.writer.flush(timeout)
+            # Before the last look at what waits: a checkpoint is to be shipped, too.
+            self._upkeep.stop(max(0.1, deadline - time.monotonic()))
+            delivered = self.force_flush(max(0.0, deadline - time.monotonic()))
             self._closed = True
             self._observed.clear()  # meters go on asking
             written = self.writer.close(max(timeout, 1.0))
@@ -168,8 +180,29 @@ class AuditProvider(forksafe.ForkAware):
         self._shutdown_lock = threading.RLock()
 
 
-def _committed(metrics: Metrics, shippers: Iterable[Shipper], records: int, head: int) -> None:
+def _floor(config: Config, archive_id: str) -> Checkpoint | None:
+    """Return the high-water mark of an archive. Nobody can read it: that must not keep anything from being recorded."""
+    if config.high_water is None:
+        return None
+    try:
+        return HighWater(config.high_water).read(archive_id)
+    except AuditError as error:
+        _log.error("the high-water mark of %s cannot be read: %s", config.archive, error)
+        return None
+
+
+def _tasks(config: Config, committer: Committer, opener: Callable[[], Administration]) -> list[Task]:
+    high_water = None if config.high_water is None else HighWater(config.high_water)
+    checkpoints = Checkpoints(
+        committer.database.path, opener, committer.tree,
+        key=lambda: None, high_water=high_water, interval=config.checkpoint_interval,
+    )  # fmt: skip
+    return [checkpoints]
+
+
+def _committed(metrics: Metrics, shippers: Iterable[Shipper], upkeep: Upkeep, records: int, head: int) -> None:
     metrics.emitted(records)
+    upkeep.notify()
     for shipper in shippers:
         shipper.notify(head)
 

@@ -16,7 +16,8 @@ from otel_audit.archive.leaf import ERASURE, PRUNE
 from otel_audit.archive.merkle import Frontier
 from otel_audit.archive.ranges import Range
 from otel_audit.archive.removal import removal_fields, remove
-from otel_audit.archive.verify import Root, verify_connection
+from otel_audit.archive.report import Root
+from otel_audit.archive.verify import verify_connection
 from otel_audit.provider import AuditProvider
 from otel_audit.record import Session
 
@@ -74,7 +75,7 @@ def make_archives(folder: Path, sizes: tuple[int, ...] = (1, 7, 24)) -> list[Mad
 
 
 def _record(path: Path, count: int, word: str) -> None:
-    with AuditProvider(archive=path, ship=False, resource={"word": word}) as provider:
+    with AuditProvider(archive=path, ship=False, high_water=False, resource={"word": word}) as provider:
         log = provider.get_logger("edits", host="example.com")
         for n in range(count):
             user = None if n % 5 == 4 else f"{word}-{n % 3}"

@@ -18,7 +18,8 @@ from typing import Any, Final
 
 import apsw
 
-from otel_audit.archive.verify import Report, verify_connection
+from otel_audit.archive.report import Report
+from otel_audit.archive.verify import Noted, verify_connection
 from tests.edit_material import Made, make_archives
 
 __all__ = ["Made", "edit", "main", "make_archives", "run"]
@@ -248,14 +249,14 @@ def edit(made: Made, chance: random.Random) -> tuple[str, set[str], Report]:
     """Make one edit that changes something, verify, undo it; return its name, the codes that fit, and the report."""
     if chance.randrange(100) == 0:
         connection, code = chance.choice(made.older)
-        return "restore", {code}, verify_connection(connection, made.name, roots=[made.root])
+        return "restore", {code}, verify_connection(connection, made.name, noted=Noted([made.root]))
     connection = made.connection
     while True:
         (change, _), *_ = chance.choices(_EDITS, [weight for _, weight in _EDITS])
         connection.execute("BEGIN")
         try:
             codes = change(made, chance)
-            return change.__name__.strip("_"), codes, verify_connection(connection, made.name, roots=[made.root])
+            return change.__name__.strip("_"), codes, verify_connection(connection, made.name, noted=Noted([made.root]))
         except (Unfit, apsw.ConstraintError, apsw.MismatchError):
             continue
         finally:
@@ -281,7 +282,7 @@ def run(edits: int, seed: int, folder: Path) -> Counter[str]:
             raise AssertionError(f"edit {number} of seed {seed} ({kind}, {archive.name}): {codes} expected, {found}")
         made[kind] += 1
     for archive in archives:
-        assert verify_connection(archive.connection, archive.name, roots=[archive.root]).intact
+        assert verify_connection(archive.connection, archive.name, noted=Noted([archive.root])).intact
     return made
 
 

@@ -104,6 +104,16 @@ class Administration:
         """Close its connection; safe to call twice."""
         self.database.close()
 
+    def tree(self) -> tuple[str, Frontier]:
+        """Return the archive's id and its tree.
+
+        Raises:
+            ArchiveError: The archive cannot be read.
+            IntegrityError: It is not what it was.
+        """
+        with self.database:
+            return self._committer.look()
+
     def append(self, make: Callable[[apsw.Connection, Frontier], Iterable[Own]]) -> int:
         """Commit own records, with whatever else is changed while they are made, all or nothing.
 

@@ -13,6 +13,7 @@ from otel_audit.archive.database import Database, archive_errors
 from otel_audit.archive.leaf import EVENT, commitment, header_digest, leaf_hash
 from otel_audit.archive.merkle import Frontier, peak_ends
 from otel_audit.errors import IntegrityError
+from otel_audit.notes import Checkpoint
 from otel_audit.record import AuditRecord
 
 __all__ = ["Committer", "Make", "Row", "columns", "row_of"]
@@ -39,6 +40,7 @@ A plain tuple of plain values, which the garbage collector soon leaves alone: wi
 a sixth of the time.
 """
 
+Floor = Callable[[str], Checkpoint | None]
 Make = Callable[[apsw.Connection, Frontier], Sequence[Row]]
 """Makes rows within the transaction that commits them, from what the archive and its tree are then."""
 
@@ -50,15 +52,18 @@ class Committer:
         database: Opened to write. Its lock is held around `commit`.
         resource: Bytes of the OTLP ``Resource`` that the records belong to.
         scope: Bytes of the OTLP ``InstrumentationScope``.
+        floor: Returns, by an archive's id, the largest checkpoint of it that is known from elsewhere; None for none.
+            Asked once, before the first commit.
     """
 
-    def __init__(self, database: Database, resource: bytes, scope: bytes) -> None:
-        self._database = database
+    def __init__(self, database: Database, resource: bytes, scope: bytes, floor: Floor | None = None) -> None:
+        self.database = database
         self._header = (resource, scope)
         self._digest = header_digest(resource, scope)
         self._resource_id = 0
         self._archive_id = ""
         self._tree = Frontier()
+        self._floor = floor
         self.ranges: list[tuple[int, int]] = []
 
     def commit(self, rows: Sequence[Row]) -> tuple[int, list[bytes]]:
@@ -75,10 +80,10 @@ class Committer:
             ArchiveError: Nothing was committed.
             IntegrityError: The archive is another one, or shrank; nothing was committed.
         """
-        with archive_errors(self._database.path):
-            self._database.locked_connection()
+        with archive_errors(self.database.path):
+            self.database.locked_connection()
             self._check_file()
-            connection = self._database.locked_connection()
+            connection = self.database.locked_connection()
             try:
                 # Within: an interrupt may come as soon as the transaction has begun.
                 connection.execute("BEGIN IMMEDIATE")
@@ -103,6 +108,26 @@ class Committer:
         """The last sequence that this process knows of."""
         return self._tree.size
 
+    def tree(self) -> tuple[str, Frontier]:
+        """Return the archive's id and the tree, as this process last saw them; no id before the first commit."""
+        return self._archive_id, self._tree
+
+    def look(self) -> tuple[str, Frontier]:
+        """Return the archive's id and the tree, as they are now, for a holder of the database's lock.
+
+        Raises:
+            ArchiveError: The archive cannot be read.
+            IntegrityError: It is not what it was.
+        """
+        with archive_errors(self.database.path):
+            connection = self.database.locked_connection()
+            connection.execute("BEGIN")
+            try:
+                tree = self._present_tree(connection)
+                return self._archive_id, tree
+            finally:
+                connection.execute("ROLLBACK")
+
     def forget(self) -> None:
         """Forget, in a forked child, what the parent recorded: it is the parent's to flush."""
         self.ranges = []
@@ -114,15 +139,15 @@ class Committer:
 
     def _check_file(self) -> None:
         try:
-            inode = os.stat(self._database.path).st_ino  # noqa: PTH116 - on the path of every commit
+            inode = os.stat(self.database.path).st_ino  # noqa: PTH116 - on the path of every commit
         except FileNotFoundError:
             inode = -1
-        if inode == self._database.inode and not self._database.log_is_there():
+        if inode == self.database.inode and not self.database.log_is_there():
             # Commits would go to a file that nobody finds again. What it holds goes into the archive itself.
-            self._database.rescue()
-        if inode != self._database.inode:
+            self.database.rescue()
+        if inode != self.database.inode:
             raise IntegrityError(
-                f"the archive {self._database.path} was removed or replaced while it was in use",
+                f"the archive {self.database.path} was removed or replaced while it was in use",
                 "put the original file back, or restart to begin a new archive",
             )
 
@@ -132,14 +157,16 @@ class Committer:
         archive_id, size, last = str(found[0]), int(found[1] or 0), found[2]
         if self._archive_id and archive_id != self._archive_id:
             raise IntegrityError(
-                f"{self._database.path} is another archive than before ({archive_id}, not {self._archive_id})",
+                f"{self.database.path} is another archive than before ({archive_id}, not {self._archive_id})",
                 "put the original file back, or restart to record into this one",
             )
+        if not self._archive_id and self._floor is not None:
+            self._check_floor(connection, archive_id, size)
         self._archive_id = archive_id
         known = self._tree
         if size < known.size:
             raise IntegrityError(
-                f"the archive {self._database.path} ends at {size}, but {known.size} records had been committed",
+                f"the archive {self.database.path} ends at {size}, but {known.size} records had been committed",
                 "an older copy was restored or records were deleted: keep the file, and find out by whom",
             )
         if size == known.size:
@@ -151,10 +178,26 @@ class Committer:
             peaks, same = [nodes[end] for end in new], [nodes.get(end) for end in old] == known.peaks
         if not same:
             raise IntegrityError(
-                f"the archive {self._database.path} no longer holds the {known.size} records that it held",
+                f"the archive {self.database.path} no longer holds the {known.size} records that it held",
                 "records were changed or another copy was restored: keep the file, and find out by whom",
             )
         return Frontier(size, peaks)
+
+    def _check_floor(self, connection: apsw.Connection, archive_id: str, size: int) -> None:
+        """See that the archive is the one that a checkpoint from elsewhere tells of, or an extension of it."""
+        assert self._floor is not None  # noqa: S101 - the caller looked
+        least = self._floor(archive_id)
+        if least is None:
+            return
+        ends = peak_ends(least.size)
+        nodes: dict[int, bytes] = dict(connection.execute(_NODES, (json.dumps(ends),)))
+        peaks = [nodes.get(end, b"") for end in ends]
+        if size < least.size or Frontier(least.size, peaks).root() != least.root:
+            raise IntegrityError(
+                f"the archive {self.database.path} is not the one that had {least.size} records here",
+                "an older copy was restored or history was changed: find out by whom; where it was on purpose, remove"
+                f" {archive_id}.note from the directory of high-water marks",
+            )
 
     def _values(
         self, connection: apsw.Connection, rows: Sequence[Row], tree: Frontier

@@ -12,6 +12,7 @@ __all__ = ["CODES", "UNREADABLE", "Fault", "Faults", "describe", "unreadable_is_
 
 CODES: Final = {
     "application-id": "the file's application id is not that of an archive",
+    "checkpoint": "a checkpoint cannot be read, is about another archive, is wrongly signed, or states another root",
     "column": "a column does not say what the record's bytes say",
     "content": "a record's bytes or salt are missing, or the bytes are no log record",
     "cursor": "a destination's cursor or times are out of bounds",
@@ -21,6 +22,8 @@ CODES: Final = {
     "export-missing": "the archive holds a delivered record that the collector's file lacks",
     "export-unknown": "the collector's file holds a record of this archive that the archive lacks",
     "folded": "the mark up to which records were folded is no number, or lies beyond the end",
+    "genesis": "the first of the archive's own records is missing, or does not fit the archive",
+    "high-water": "this machine has seen more of the archive than there is, or another one",
     "kind": "a record is of a kind that does not exist",
     "leaf": "a leaf is not the hash of its record",
     "meta": "the archive's id, its time of creation or another entry was changed, added or removed",
@@ -33,11 +36,13 @@ CODES: Final = {
     "removed": "the content of a record was removed, and no erasure or pruning accounts for it",
     "resource": "a resource is not what its digest says, is missing, or no record refers to it",
     "root": "the tree had another root when it was noted: history was rewritten",
+    "rotation": "a signing key was not followed by the next one as it must be",
     "schema": "a table, index, view or trigger was added, changed or removed",
     "schema-version": "the file's schema version is not that of its tables",
     "sequence": "a record's sequence is below 1",
     "truncated": "the tree was larger when its root was noted: records were cut off, or an older copy was restored",
     "unreadable": "SQLite cannot read what belongs here",
+    "unsigned": "no checkpoint is signed by the key that was given",
     "zone": "the range of times of some records is not theirs",
 }
 """All reason codes and what they mean."""

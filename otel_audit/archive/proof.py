@@ -19,7 +19,7 @@ from otel_audit.archive.merkle import (
     verify_consistency,
 )
 from otel_audit.archive.query import Archive
-from otel_audit.archive.verify import Root
+from otel_audit.archive.report import Root
 from otel_audit.errors import ArchiveError, ConfigError, IntegrityError
 from otel_audit.otlp import decode
 from otel_audit.record import AuditRecord

@@ -18,7 +18,6 @@ from typing import Final
 
 from otel_audit import forksafe
 from otel_audit.archive.commit import Committer, Row, row_of
-from otel_audit.archive.database import Database
 from otel_audit.archive.folding import Folding
 from otel_audit.archive.pending import Pending, wake_callers
 from otel_audit.errors import ArchiveError, AuditError
@@ -46,23 +45,19 @@ class Writer(forksafe.ForkAware):
     """Appends records to one archive, from any number of threads, tasks and processes.
 
     Args:
-        database: Opened to write; this writer alone uses it.
-        resource: Bytes of the OTLP ``Resource`` that the records belong to.
-        scope: Bytes of the OTLP ``InstrumentationScope``.
+        committer: Commits to the archive; this writer alone uses it.
         on_commit: Called after each commit with the number of records and the last sequence; must be quick.
     """
 
     def __init__(
         self,
-        database: Database,
-        resource: bytes,
-        scope: bytes,
+        committer: Committer,
         on_commit: Callable[[int, int], None] = lambda _records, _sequence: None,
     ) -> None:
-        self._database = database
-        self._committer = Committer(database, resource, scope)
+        self._database = committer.database
+        self._committer = committer
         self._on_commit = on_commit
-        self._folding = Folding(database)
+        self._folding = Folding(self._database)
         self._reset()
         forksafe.register(self)
 

@@ -1,97 +1,43 @@
-"""The file in which ``show --checkpoint`` keeps how far it came."""
+"""``otel-audit checkpoint``: states what the archive is now, and prints the note."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import tempfile
-from pathlib import Path
+import sys
 
-from otel_audit.errors import ConfigError
+import click
 
-__all__ = ["Checkpoint"]
+from otel_audit.archive.query import open_archive
+from otel_audit.cli.options import archive_option, chosen_archive
+from otel_audit.cli.safe import escape
+from otel_audit.errors import ArchiveError
+from otel_audit.notes import sign_note
+
+__all__ = ["command"]
 
 
-class Checkpoint:
-    """How far a series of runs came in one archive, in a file that is replaced as a whole.
+@click.command(short_help="State what the archive is now.")
+@archive_option
+def command(*, archive: str | None) -> None:
+    """Append a checkpoint over all records, and print its note: size and root, signed where there is a key.
 
-    Args:
-        path: The file; it need not exist yet.
-        archive_id: The archive that is read.
-        head: The archive's last sequence.
-
-    Raises:
-        ConfigError: The file belongs to another archive, lies beyond this one's end, or is none of ours.
+    The checkpoint is recorded and shipped like an event, unless nothing was recorded since the last one. Whoever keeps
+    the note elsewhere can check later that the archive only grew: otel-audit verify --checkpoint NOTE.
     """
+    from otel_audit.archive.administration import operator  # start-up time
+    from otel_audit.archive.checkpoints import append_checkpoint, present_checkpoint
+    from otel_audit.archive.highwater import HighWater
+    from otel_audit.cli.operating import open_administration
+    from otel_audit.config import high_water_directory
 
-    def __init__(self, path: str, archive_id: str, head: int) -> None:
-        self._path = Path(path).absolute()
-        self._archive_id = archive_id
-        self.sequence = self._load(head)
-
-    def _load(self, head: int) -> int:
-        if not self._path.parent.is_dir():
-            raise ConfigError(f"there is no directory for the checkpoint {self._path}", "make it first")
-        if self._path.exists() and not self._path.is_file():
-            # A pipe would be waited for without end.
-            raise ConfigError(
-                f"{self._path} is no regular file", "give a file that does not exist, or one written before"
-            )
-        try:
-            content = self._path.read_text("utf-8")
-        except FileNotFoundError:
-            return 0
-        except UnicodeDecodeError:
-            content = ""
-        try:
-            data = json.loads(content)
-            archive_id, sequence = data["archive_id"], data["sequence"]
-        except (ValueError, TypeError, KeyError, RecursionError):
-            raise ConfigError(
-                f"{self._path} is no checkpoint", "give a file that does not exist, or one written before"
-            ) from None
-        if not isinstance(sequence, int) or isinstance(sequence, bool) or sequence < 0:
-            raise ConfigError(f"{self._path} holds the sequence {sequence!r}", "remove it to begin anew")
-        if archive_id != self._archive_id:
-            raise ConfigError(
-                f"{self._path} belongs to archive {archive_id}, this one is {self._archive_id}",
-                "give each archive a checkpoint of its own, or remove the file to begin anew",
-            )
-        if sequence > head:
-            raise ConfigError(
-                f"{self._path} stands at {sequence}, but the archive ends at {head}",
-                "an older copy was restored or records were deleted: find out by whom before removing the file",
-            )
-        return sequence
-
-    def save(self, sequence: int) -> None:
-        """Replace the file, so that the next run continues after `sequence`; at no moment is there half a file.
-
-        Raises:
-            ConfigError: It cannot be written; the old one is left.
-        """
-        if sequence == self.sequence and self._path.exists():
-            return
-        text = json.dumps({"archive_id": self._archive_id, "sequence": sequence}) + "\n"
-        try:
-            self._replace(text)
-        except OSError as error:
-            raise ConfigError(
-                f"the checkpoint {self._path} cannot be written: {error.strerror or error}",
-                "what was printed will be printed again: check the permissions and the disk",
-            ) from error
-        self.sequence = sequence
-
-    def _replace(self, text: str) -> None:
-        descriptor, name = tempfile.mkstemp(prefix=f".{self._path.name}.", dir=self._path.parent)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(self._path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                Path(name).unlink()
-            raise
+    path = chosen_archive(archive)
+    with open_archive(path) as opened:
+        checkpoint = present_checkpoint(opened)
+    note = sign_note(str(checkpoint), None)
+    try:
+        with open_administration(path) as administration:
+            note = append_checkpoint(administration, None, operator())
+        if (directory := high_water_directory()) is not None:
+            HighWater(directory).note(note)
+    except ArchiveError as error:
+        sys.stderr.write(f"otel-audit: this checkpoint is not recorded: {escape(str(error))}\n")
+    sys.stdout.write(str(note))

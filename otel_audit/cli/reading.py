@@ -14,7 +14,7 @@ from otel_audit.errors import ArchiveError
 from otel_audit.record import AuditRecord
 
 if TYPE_CHECKING:
-    from otel_audit.cli.checkpoint import Checkpoint
+    from otel_audit.cli.cursor import Checkpoint
     from otel_audit.cli.printers import Printer
 
 __all__ = ["Reader", "follow", "head", "resume"]

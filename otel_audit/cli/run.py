@@ -29,6 +29,7 @@ verify-proof, so that 2 always says there: not verifiable; 70 a fault of otel-au
     cls=LazyGroup,
     commands_in="otel_audit.cli",
     names=(
+        "checkpoint",
         "erase",
         "prove",
         "record",

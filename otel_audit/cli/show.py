@@ -133,7 +133,7 @@ def _show(archive: Archive, wanted: Filter, request: _Request) -> None:
     end = head(archive)
     checkpoint = None
     if request.checkpoint is not None:
-        from otel_audit.cli.checkpoint import Checkpoint  # start-up time
+        from otel_audit.cli.cursor import Checkpoint  # start-up time
 
         checkpoint = Checkpoint(request.checkpoint, archive.id, end)
     printer.start()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from otel_audit.cli.fields import NAMES, similar
 from otel_audit.cli.times import parse_duration, parse_time
+from otel_audit.errors import ConfigError
 
 __all__ = [
     "ArchiveFile",
@@ -19,19 +22,25 @@ __all__ = [
     "Host",
     "Limit",
     "Moment",
+    "NoteFile",
     "NotedRoot",
     "Recorded",
     "Seconds",
+    "VerifierText",
     "Whole",
 ]
 
 if TYPE_CHECKING:
-    from otel_audit.archive.verify import Root, Since
+    from otel_audit.archive.report import Root, Since
+    from otel_audit.notes import Note, Verifier
 
     ParamType = click.ParamType[Any]
 else:
     # Not generic before click 8.4.
     ParamType = click.ParamType
+
+
+_LARGEST_NOTE: Final = 1_000_000
 
 
 class Recorded(ParamType):
@@ -106,7 +115,7 @@ class Beginning(ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Since:
         """Return it."""
-        from otel_audit.archive.verify import Since  # start-up time
+        from otel_audit.archive.report import Since  # start-up time
 
         if isinstance(value, Since):
             return value
@@ -125,7 +134,7 @@ class NotedRoot(ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Root:
         """Return the root."""
-        from otel_audit.archive.verify import Root  # start-up time
+        from otel_audit.archive.report import Root  # start-up time
 
         if isinstance(value, Root):
             return value
@@ -133,6 +142,50 @@ class NotedRoot(ParamType):
         if match is None:
             self.fail(f"{value!r} is no root: give SIZE:HEX as otel-audit status prints it", param, ctx)
         return Root(int(match[1]), bytes.fromhex(match[2]))
+
+
+class VerifierText(ParamType):
+    """The verifier of a signing key, or ``@`` and the file that holds it."""
+
+    name = "verifier"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Verifier:
+        """Return the verifier."""
+        from otel_audit.notes import Verifier  # start-up time
+
+        if isinstance(value, Verifier):
+            return value
+        text = str(value)
+        try:
+            if text.startswith("@"):
+                text = Path(text[1:]).read_text("utf-8")
+            return Verifier.parse(text)
+        except (ConfigError, OSError, UnicodeError) as error:
+            self.fail(f"{str(value)[:200]!r}: {error}", param, ctx)
+
+
+class NoteFile(ParamType):
+    """A file with a checkpoint's note; ``-`` is standard input."""
+
+    name = "note"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Note:
+        """Return the note."""
+        from otel_audit.notes import Checkpoint, Note, parse_note  # start-up time
+
+        if isinstance(value, Note):
+            return value
+        try:
+            if value == "-":
+                text = sys.stdin.buffer.read(_LARGEST_NOTE).decode()
+            else:
+                with Path(value).open("rb") as file:
+                    text = file.read(_LARGEST_NOTE).decode()
+            note = parse_note(text)
+            Checkpoint.parse(note.text)
+        except (ConfigError, OSError, UnicodeError) as error:
+            self.fail(f"{str(value)[:200]!r}: {error}", param, ctx)
+        return note
 
 
 class Limit(ParamType):

@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from otel_audit.archive.query import open_archive
-from otel_audit.cli.checking import CheckingCommand, progress_bar, root_option
+from otel_audit.cli.checking import CheckingCommand, key_option, progress_bar, root_option
 from otel_audit.cli.options import archive_option, chosen_archive
 from otel_audit.cli.safe import escape, json_text
 from otel_audit.cli.terminal import standard_output
-from otel_audit.cli.values import Beginning
+from otel_audit.cli.values import Beginning, NoteFile
 from otel_audit.record import rfc3339
 
 if TYPE_CHECKING:
     from otel_audit.archive.against import Comparison
-    from otel_audit.archive.verify import Report, Root, Since
+    from otel_audit.archive.report import Report, Root, Since
+    from otel_audit.notes import Note, Verifier
 
 __all__ = ["command"]
 
@@ -34,6 +35,22 @@ __all__ = ["command"]
     " as it is.  [default: 1]",
 )
 @root_option
+@click.option(
+    "--checkpoint",
+    "notes",
+    type=NoteFile(),
+    multiple=True,
+    metavar="NOTE",
+    help="A file with a checkpoint's note that was kept elsewhere (- reads standard input). Repeatable.",
+)
+@key_option
+@click.option(
+    "--high-water",
+    type=click.Path(file_okay=False),
+    metavar="DIRECTORY",
+    help="Where the machine that records keeps its high-water marks.  [default: $OTEL_AUDIT_HIGH_WATER, else in the"
+    " user's data directory]",
+)
 @click.option(
     "--against",
     type=click.Path(dir_okay=False),
@@ -57,6 +74,9 @@ def command(
     archive: str | None,
     since: Since,
     roots: tuple[Root, ...],
+    notes: tuple[Note, ...],
+    verifiers: tuple[Verifier, ...],
+    high_water: str | None,
     against: str | None,
     jobs: int,
     limit: int,
@@ -65,14 +85,17 @@ def command(
     """Check that every record, the tree above them and all that is derived from them are what they were.
 
     Works beside running applications. What was cut off the end, or written anew together with its hashes, shows only by
-    a root that was noted earlier (--root), or by what a collector received (--against). Exits with 0 where all is
-    intact, 1 where something was changed, 2 where the archive cannot be read, 3 on wrong usage.
+    what was noted elsewhere: a root (--root), a checkpoint's note (--checkpoint), the high-water mark of this machine,
+    or what a collector received (--against). Exits with 0 where all is intact, 1 where something was changed, 2 where
+    the archive cannot be read, 3 on wrong usage.
     """
-    from otel_audit.archive.verify import verify  # start-up time
+    from otel_audit.archive.verify import Noted, verify  # start-up time
+    from otel_audit.config import high_water_directory
 
     path = chosen_archive(archive)
+    noted = Noted(roots, notes, verifiers, high_water_directory(high_water))
     with progress_bar("verifying") as progress:
-        report = verify(path, since=since, roots=roots, jobs=jobs, progress=progress, keep=limit)
+        report = verify(path, since=since, noted=noted, jobs=jobs, progress=progress, keep=limit)
     comparison = None if against is None else _compare(path, against, limit)
     standard_output()
     if form == "json":
@@ -105,6 +128,9 @@ def _text(report: Report, comparison: Comparison | None) -> Iterator[str]:
     yield f"root        {'none' if report.root is None else f'{report.last}:{report.root.hex()}'}"
     for check in report.roots:
         yield f"noted root  {check.noted.size} {'holds' if check.holds else 'does not hold'}"
+    if report.checkpoints:
+        yield f"checkpoints {report.checkpoints} hold, {report.signed} signed, up to record {report.covered}"
+    yield f"high water  {'none known here' if report.high_water is None else report.high_water}"
     if comparison is not None:
         came = f"{comparison.matching} match, {comparison.missing} missing, {comparison.waiting} not delivered yet"
         if comparison.removed:
@@ -138,6 +164,8 @@ def _json(report: Report, comparison: Comparison | None) -> dict[str, Any]:
         "roots": [
             {"size": check.noted.size, "root": check.noted.hash.hex(), "holds": check.holds} for check in report.roots
         ],
+        "checkpoints": {"hold": report.checkpoints, "signed": report.signed, "covered": report.covered},
+        "high_water": report.high_water,
         "collector": comparison
         and {
             "matching": comparison.matching,

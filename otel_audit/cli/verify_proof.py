@@ -17,7 +17,7 @@ from otel_audit.record import rfc3339, to_json
 
 if TYPE_CHECKING:
     from otel_audit.archive.proof import Proved
-    from otel_audit.archive.verify import Root
+    from otel_audit.archive.report import Root
 
 __all__ = ["command"]
 

@@ -34,8 +34,8 @@ def options() -> Iterator[tuple[str, click.Option]]:
 def test_the_commands() -> None:
     """These are the commands; whoever adds one documents it."""
     assert NAMES == [
-        "erase", "prove", "record", "requeue", "ship", "show", "stats", "status", "subject-export", "verify",
-        "verify-proof",
+        "checkpoint", "erase", "prove", "record", "requeue", "ship", "show", "stats", "status", "subject-export",
+        "verify", "verify-proof",
     ]  # fmt: skip
 
 

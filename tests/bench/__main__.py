@@ -21,6 +21,7 @@ from tests.bench.memory import memory
 from tests.bench.start import start
 from tests.bench.table import Row, as_markdown, as_text
 from tests.bench.throughput import sustained, tasks
+from tests.bench.tree import tree
 from tests.bench.verifying import verifying
 from tests.rotel import Rotel
 
@@ -58,6 +59,7 @@ SECTIONS: Final[dict[str, Callable[[Sizes, Path], list[Row]]]] = {
     "sustained": sustained,
     "tasks": tasks,
     "archive": archives,
+    "tree": tree,
     "verify": verifying,
     "memory": memory,
     "start": start,

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
+from otel_audit.archive.commit import Committer
 from otel_audit.archive.database import Database
 from otel_audit.archive.index import SLICE
 from otel_audit.archive.writer import Writer
@@ -136,7 +137,7 @@ class Filler:
     def __init__(self, path: Path) -> None:
         resource = encode_resource({"service.name": "bench"})
         self._database = Database(path, "write")
-        self._writer = Writer(self._database, resource, encode_scope("otel_audit", "1"))
+        self._writer = Writer(Committer(self._database, resource, encode_scope("otel_audit", "1")))
 
     def __enter__(self) -> Callable[[AuditRecord, bytes], None]:
         return self.enqueue

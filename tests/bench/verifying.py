@@ -29,10 +29,13 @@ def verifying(sizes: Sizes, folder: Path) -> list[Row]:
         while index.fold(connection):
             pass
 
+    columns = "sequence, kind, time, observed, host, user, source, type, outcome, session, address, trace, record_id,"
+    columns += " resource, leaf, node, salt"
+
     def bare() -> None:
         with closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)) as connection:
             connection.execute("PRAGMA cache_size=-65536")
-            for row in connection.execute("SELECT * FROM record"):
+            for row in connection.execute(f"SELECT {columns}, otlp FROM record"):
                 hashlib.sha256(row[-1]).digest()
 
     def complete(jobs: int) -> None:

@@ -48,7 +48,7 @@ def test_searches_for_a_person(archive_path: Path) -> None:
     wanted = [own(archive_path, "audit.read", {"read": {"command": "show", "filter": asked}}) for asked in theirs]
     for asked in others:
         own(archive_path, "audit.read", {"read": {"command": "alice", "filter": asked}})
-    own(archive_path, "audit.checkpoint", {"checkpoint": {"note": "alice"}})
+    own(archive_path, "audit.key.shown", {"key": {"verifier": "alice"}})
     done = erased(archive_path)
     assert [n for first, last in done.ranges for n in range(first, last + 1)] == wanted
     assert done.mentions == []

@@ -17,8 +17,9 @@ from otel_audit.archive.merkle import Frontier
 from otel_audit.archive.query import open_archive
 from otel_audit.archive.ranges import Range
 from otel_audit.archive.removal import removal_fields, remove
+from otel_audit.archive.report import Root
 from otel_audit.archive.stats import histogram
-from otel_audit.archive.verify import Root, verify
+from otel_audit.archive.verify import Noted, verify
 from otel_audit.testing import Collector
 from tests.archive_material import assert_sound, connect, provider_at, ship
 
@@ -59,7 +60,7 @@ def test_what_is_left(archive: Path) -> None:
     assert before.root is not None
     removed(archive, [(2, 3), (10, 10)])
     assert_sound(archive, records=RECORDS + 2)
-    report = verify(archive, roots=[Root(before.last, before.root)])
+    report = verify(archive, noted=Noted([Root(before.last, before.root)]))
     assert report.intact, report.faults
     assert (report.erased, report.pruned, report.last) == (3, 0, RECORDS + 2)
     with open_archive(archive) as opened:

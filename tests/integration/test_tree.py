@@ -78,7 +78,7 @@ def test_another_history_is_noticed(archive_path: Path, tmp_path: Path, *, regro
         log = provider.get_logger("test", host="example.com")
         for _ in range(3):
             log.audit("user.logout")
-        with AuditProvider(archive=copy) as other:
+        with AuditProvider(archive=copy, high_water=False) as other:
             for _ in range(5 if regrown else 3):
                 other.get_logger("test", host="example.com").audit("user.login.success", user="mallory")
         source = apsw.Connection(str(copy))

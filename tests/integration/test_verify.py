@@ -15,7 +15,8 @@ from otel_audit.archive import index
 from otel_audit.archive.database import APPLICATION_ID
 from otel_audit.archive.faults import CODES
 from otel_audit.archive.merkle import EMPTY_ROOT, root
-from otel_audit.archive.verify import Report, Root, Since, verify, verify_connection
+from otel_audit.archive.report import Report, Root, Since
+from otel_audit.archive.verify import Noted, verify, verify_connection
 from otel_audit.errors import ArchiveError
 from tests.archive_material import connect, forked, provider_at
 from tests.bench.population import Population
@@ -69,7 +70,7 @@ def edited(path: Path, target: Path, *statements: str) -> Path:
 def test_an_empty_archive_is_intact(archive_path: Path) -> None:
     """Without records there is nothing to find, and the root is that of an empty tree."""
     fill(archive_path, 0)
-    report = verify(archive_path, roots=[Root(0, EMPTY_ROOT)])
+    report = verify(archive_path, noted=Noted([Root(0, EMPTY_ROOT)]))
     assert (report.intact, report.last, report.valid, report.root) == (True, 0, 0, EMPTY_ROOT)
     assert report.roots[0].holds
 
@@ -106,13 +107,13 @@ def test_spans_are_joined(archive_path: Path) -> None:
     stored = nodes(archive_path)
     roots = [Root(size, root(size, stored.__getitem__)) for size in range(204)]
     with contextlib.closing(connect(archive_path)) as connection:
-        whole = verify_connection(connection, "archive", roots=roots)
+        whole = verify_connection(connection, "archive", noted=Noted(roots))
         assert whole.intact
         assert all(check.holds for check in whole.roots)
         for length in (1, 2, 8, 64, 256):
-            assert verify_connection(connection, "archive", roots=roots, length=length) == whole
+            assert verify_connection(connection, "archive", noted=Noted(roots), length=length) == whole
             for first in (2, 3, 8, 9, 100, 128, 129, 203, 204, 1000):
-                found = verify_connection(connection, "archive", roots=roots, length=length, since=Since(first))
+                found = verify_connection(connection, "archive", noted=Noted(roots), length=length, since=Since(first))
                 expected = replace(
                     whole,
                     asked=Since(first),
@@ -126,7 +127,7 @@ def test_spans_are_joined(archive_path: Path) -> None:
             connection.execute("BEGIN")
             connection.execute("UPDATE record SET node = zeroblob(32) WHERE sequence = ?", (sequence,))
             for length in (1, 8, 64, 256):
-                report = verify_connection(connection, "archive", roots=roots, length=length)
+                report = verify_connection(connection, "archive", noted=Noted(roots), length=length)
                 assert [(fault.code, fault.place) for fault in report.faults] == [("node", f"record {sequence}")]
             connection.execute("ROLLBACK")
 
@@ -135,11 +136,11 @@ def test_a_wrong_root_does_not_hold(archive_path: Path) -> None:
     """Another root of any size, past ones and those beyond the end too, is a fault of its own."""
     fill(archive_path, 20)
     for size in (0, 1, 7, 16, 20):
-        report = verify(archive_path, roots=[Root(size, bytes(32))])
+        report = verify(archive_path, noted=Noted([Root(size, bytes(32))]))
         assert codes(report) == {"root"}
         assert not report.roots[0].holds
-    assert codes(verify(archive_path, roots=[Root(21, bytes(32))])) == {"truncated"}
-    assert codes(verify(archive_path, roots=[Root(7, bytes(32))], since=Since(15))) == {"root"}
+    assert codes(verify(archive_path, noted=Noted([Root(21, bytes(32))]))) == {"truncated"}
+    assert codes(verify(archive_path, noted=Noted([Root(7, bytes(32))]), since=Since(15))) == {"root"}
 
 
 def test_since_a_time(archive_path: Path) -> None:
@@ -216,7 +217,7 @@ def test_beside_writers(archive_path: Path) -> None:
     children = [forked(write) for _ in range(4)]
     roots: list[Root] = []
     while children:
-        report = verify(archive_path, roots=roots[-3:])
+        report = verify(archive_path, noted=Noted(roots[-3:]))
         assert report.intact, report
         assert report.root is not None
         roots.append(Root(report.last, report.root))
@@ -225,7 +226,7 @@ def test_beside_writers(archive_path: Path) -> None:
             if done:
                 assert status == 0
                 children.remove(child)
-    final = verify(archive_path, roots=roots)
+    final = verify(archive_path, noted=Noted(roots))
     assert final.intact
     assert final.last == 10 + 4 * 4 * 400
     assert len({noted.size for noted in roots}) > 2
@@ -262,7 +263,7 @@ def test_flipped_bytes_of_the_file(tmp_path: Path) -> None:
         connection = apsw.Connection(":memory:")
         connection.deserialize("main", flipped)
         try:
-            report = verify_connection(connection, "flipped", roots=[made.root])
+            report = verify_connection(connection, "flipped", noted=Noted([made.root]))
         except (apsw.NotADBError, apsw.CorruptError, apsw.CantOpenError):
             # As with a file that is no database: `verify` says that it cannot be opened.
             assert content(flipped) is None

@@ -27,6 +27,7 @@ def test_defaults(tmp_path: Path) -> None:
     assert config == Config(
         archive=tmp_path / "home" / ".local" / "state" / "otel_audit" / "audit.db",
         resource={"service.name": "unknown_service"},
+        high_water=tmp_path / "home" / ".local" / "share" / "otel_audit" / "high-water",
     )
     assert config.archive == default_archive() == archive_path()
     assert (config.profile, config.durability, config.on_failure) == ("logs", "commit", "raise")
@@ -36,6 +37,9 @@ def test_defaults(tmp_path: Path) -> None:
 ENVIRONMENT = [
     ("OTEL_AUDIT_ARCHIVE", "archive", "/a/b.db", Path("/a/b.db"), "c.db", Path("c.db")),
     ("OTEL_AUDIT_HOST", "host", "a.example", "a.example", "b.example", "b.example"),
+    ("OTEL_AUDIT_CHECKPOINT_INTERVAL", "checkpoint_interval", "60", 60.0, 0, 0.0),
+    ("OTEL_AUDIT_HIGH_WATER", "high_water", "/a/marks", Path("/a/marks"), "/b/marks", Path("/b/marks")),
+    ("OTEL_AUDIT_HIGH_WATER", "high_water", "off", None, "/b/marks", Path("/b/marks")),
     ("OTEL_AUDIT_PROFILE", "profile", "signal", "signal", "logs", "logs"),
     ("OTEL_AUDIT_DURABILITY", "durability", "queued", "queued", "commit", "commit"),
     ("OTEL_AUDIT_ON_FAILURE", "on_failure", "block", "block", "log", "log"),

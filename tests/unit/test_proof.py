@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from otel_audit.archive.proof import check_proof, prove_consistency, prove_inclusion
 from otel_audit.archive.query import Archive, open_archive
-from otel_audit.archive.verify import Root
+from otel_audit.archive.report import Root
 from otel_audit.errors import ConfigError, IntegrityError
 from tests.archive_material import provider_at
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from otel_audit.cli.checkpoint import Checkpoint
+from otel_audit.cli.cursor import Checkpoint
 from otel_audit.errors import ConfigError
 
 

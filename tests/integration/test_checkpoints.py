@@ -1,0 +1,339 @@
+"""Checkpoints as records, the high-water mark, and what `verify` makes of both."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import os
+import shutil
+import stat
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from otel_audit import IntegrityError
+from otel_audit.archive.administration import Administration, Own
+from otel_audit.archive.checkpoints import append_checkpoint, checkpoint_record
+from otel_audit.archive.highwater import HighWater
+from otel_audit.archive.leaf import GENESIS, ROTATION, seal
+from otel_audit.archive.query import open_archive
+from otel_audit.archive.verify import Noted, verify
+from otel_audit.errors import ArchiveError
+from otel_audit.notes import Checkpoint, Note, SigningKey, parse_note, sign_note
+from otel_audit.provider import AuditProvider
+from otel_audit.testing import Collector
+from tests.archive_material import connect, forked, provider_at, ship, wait_until
+
+
+def new_key(name: str = "test") -> SigningKey:
+    private = Ed25519PrivateKey.generate()
+    return SigningKey(name, private.public_key().public_bytes_raw(), private.sign)
+
+
+def record(provider: AuditProvider, number: int = 3) -> None:
+    log = provider.get_logger("tests")
+    for n in range(number):
+        log.audit("user.login.success", user=f"user-{n}")
+
+
+def recorded(path: Path, number: int = 3, **settings: Any) -> None:
+    with provider_at(path, **settings) as provider:
+        record(provider, number)
+
+
+def stated(path: Path, key: SigningKey | None = None) -> Note:
+    with Administration(path, b"", b"") as administration:
+        return append_checkpoint(administration, key)
+
+
+def own_types(path: Path) -> list[str]:
+    with open_archive(path) as archive:
+        return [record.type for record in archive.query(admin=True, oldest_first=True)]
+
+
+def codes(path: Path, **noted: Any) -> list[str]:
+    return [fault.code for fault in verify(path, noted=Noted(**noted)).faults]
+
+
+def mark(path: Path) -> Path:
+    """Return the file of an archive's high-water mark."""
+    with provider_at(path) as provider, open_archive(path) as archive:
+        directory = provider.config.high_water
+        assert directory is not None
+        return HighWater(directory).path(archive.id)
+
+
+# -- checkpoints --
+
+
+def test_checkpoints_come_by_themselves(archive_path: Path) -> None:
+    """A provider states checkpoints while it records, not before their time, and ships them like events."""
+    with (
+        Collector() as collector,
+        provider_at(archive_path, checkpoint_interval=0.05, endpoint=collector.endpoint) as provider,
+    ):
+        record(provider)
+        wait_until(lambda: "audit.checkpoint" in own_types(archive_path))
+        record(provider)
+        wait_until(lambda: own_types(archive_path).count("audit.checkpoint") == 2)
+        provider.shutdown()
+        ship(archive_path, collector)
+        types = [log.event_name for log in collector.records]
+    assert own_types(archive_path)[:2] == ["audit.archive.created", "audit.checkpoint"]
+    assert types.count("audit.checkpoint") == 2
+    report = verify(archive_path)
+    assert report.intact, report.faults
+    assert (report.checkpoints, report.signed) == (2, 0)
+
+
+def test_none_before_their_time(archive_path: Path) -> None:
+    """A young archive has no checkpoint, and none follows within the interval, whichever process asks."""
+    recorded(archive_path)
+    assert own_types(archive_path) == []
+    recorded(archive_path, checkpoint_interval=0)
+    assert own_types(archive_path) == []
+    with connect(archive_path) as connection:
+        connection.execute("UPDATE meta SET value = value - 301000000000 WHERE key = 'created'")
+    recorded(archive_path)
+    recorded(archive_path)
+    assert own_types(archive_path) == ["audit.archive.created", "audit.checkpoint"]
+
+
+def test_one_at_a_time(archive_path: Path) -> None:
+    """Of processes that find a checkpoint due at once, one states it."""
+    recorded(archive_path)
+    barrier = threading.Barrier(4)
+
+    def work() -> None:
+        barrier.wait(10.0)
+        stated(archive_path)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert own_types(archive_path).count("audit.archive.created") == 1
+    assert verify(archive_path).intact
+
+
+def test_a_note_kept_elsewhere(archive_path: Path, tmp_path: Path) -> None:
+    """A note holds for every later state of the archive, and for no earlier one, nor for another archive."""
+    recorded(archive_path)
+    older = tmp_path / "older.db"
+    shutil.copy(archive_path, older)
+    note = parse_note(str(stated(archive_path)))
+    recorded(archive_path)
+    assert codes(archive_path, notes=[note]) == []
+    note = stated(archive_path)
+    assert codes(archive_path, notes=[note]) == []
+    assert codes(older, notes=[note]) == ["truncated"]
+    other = tmp_path / "other.db"
+    recorded(other, 9)
+    assert codes(other, notes=[note]) == ["checkpoint"]
+
+
+def test_signed(archive_path: Path) -> None:
+    """With a key given, a note must bear its signature, and so must one of the archive's checkpoints."""
+    key, other = new_key(), new_key("other")
+    recorded(archive_path)
+    assert codes(archive_path, verifiers=[key.verifier]) == ["unsigned"]
+    note = stated(archive_path, key)
+    report = verify(archive_path, noted=Noted(notes=[note], verifiers=[key.verifier]))
+    assert report.intact, report.faults
+    assert (report.checkpoints, report.signed, report.covered) == (1, 1, 3)
+    assert codes(archive_path, notes=[note], verifiers=[other.verifier]) == ["unsigned", "unsigned"]
+    forged = note._replace(text=note.text.replace("\n3\n", "\n2\n"))
+    assert "checkpoint" in codes(archive_path, notes=[forged], verifiers=[key.verifier])
+
+
+def appended(path: Path, *own: Own, verifier: str | None = None) -> int:
+    with Administration(path, b"", b"", verifier=verifier) as administration:
+        return administration.append(lambda _connection, _tree: own)
+
+
+def present(path: Path, extra: str = "") -> str:
+    """Return the text of the checkpoint that an archive has now."""
+    with Administration(path, b"", b"") as administration:
+        archive_id, tree = administration.tree()
+    return str(Checkpoint.of_archive(archive_id, tree.size, tree.root())) + extra
+
+
+def rotation(path: Path, by: SigningKey | None, following: SigningKey, names: SigningKey | None = None) -> Own:
+    note = sign_note(present(path, f"next {following.verifier}\n"), by)
+    return Own(
+        ROTATION, "audit.key.rotated",
+        {"rotation": {"note": str(note), "verifier": str((names or following).verifier)}},
+    )  # fmt: skip
+
+
+def test_keys_follow_each_other(archive_path: Path) -> None:
+    """Checkpoints by the successors of a key count, those by a key that no rotation names do not."""
+    first, second, third = new_key("a"), new_key("b"), new_key("c")
+    recorded(archive_path)
+    appended(archive_path, checkpoint_record(sign_note(present(archive_path), first)), verifier=str(first.verifier))
+    appended(archive_path, rotation(archive_path, first, second))
+    stated(archive_path, second)
+    recorded(archive_path)
+    stated(archive_path, third)
+    for verifiers in ((), (first.verifier,)):
+        report = verify(archive_path, noted=Noted(verifiers=verifiers))
+        assert report.intact, report.faults
+        assert (report.checkpoints, report.signed) == (4, 3)
+    report = verify(archive_path, noted=Noted(verifiers=[second.verifier]))
+    assert report.intact, report.faults  # who trusts the later key alone cannot judge the rotation to it
+    assert report.signed == 1
+
+
+def test_a_rotation_by_somebody_else(archive_path: Path) -> None:
+    """A rotation that the key before it has not signed, or that names two keys, is a fault and counts for nothing."""
+    first, second = new_key("a"), new_key("b")
+    recorded(archive_path)
+    appended(archive_path, checkpoint_record(sign_note(present(archive_path), first)), verifier=str(first.verifier))
+    appended(archive_path, rotation(archive_path, second, second))
+    appended(archive_path, rotation(archive_path, None, second))
+    appended(archive_path, rotation(archive_path, first, second, first))
+    stated(archive_path, second)
+    report = verify(archive_path)
+    assert [fault.code for fault in report.faults] == ["rotation"] * 3
+    assert report.signed == 2  # the first checkpoint, and the note of the third rotation, which is right by itself
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "no note", "otel-audit/0\n1\n" + "A" * 43 + "=\n\n"],
+    ids=["empty", "none", "of another archive"],
+)
+def test_a_checkpoint_that_is_none(archive_path: Path, text: str) -> None:
+    """An own record whose note cannot be read, or is about another archive, is a fault."""
+    recorded(archive_path)
+    own = checkpoint_record(sign_note(present(archive_path), None))
+    appended(archive_path, own._replace(custom={"checkpoint": {"note": text}}))
+    assert codes(archive_path) == ["checkpoint"]
+
+
+def test_a_checkpoint_of_another_tree(archive_path: Path) -> None:
+    """A checkpoint with a root that the tree never had, or of records that came later, is a fault."""
+    recorded(archive_path)
+    text = present(archive_path)
+    root = base64.b64encode(bytes(32)).decode()
+    appended(archive_path, checkpoint_record(Note(text.rsplit("\n", 2)[0] + f"\n{root}\n", ())))
+    assert codes(archive_path) == ["checkpoint"]
+    appended(archive_path, checkpoint_record(Note(text.replace("\n3\n", "\n300\n"), ())))
+    assert codes(archive_path) == ["checkpoint", "checkpoint"]
+
+
+def test_the_first_own_record(archive_path: Path) -> None:
+    """A second first record, or one with another id than the archive has now, is a fault."""
+    recorded(archive_path)
+    stated(archive_path)
+    assert codes(archive_path) == []
+    appended(archive_path, Own(GENESIS, "audit.archive.created", {"archive": {"id": "x", "created": 1}}))
+    assert codes(archive_path) == ["genesis", "genesis"]
+
+
+def test_an_edited_archive_id(archive_path: Path) -> None:
+    """An id that was changed together with its seal no longer fits the first own record."""
+    recorded(archive_path)
+    stated(archive_path)
+    with connect(archive_path) as connection:
+        created: Any = connection.execute("SELECT value FROM meta WHERE key = 'created'").get
+        connection.execute("UPDATE meta SET value = 'ab' WHERE key = 'archive_id'")
+        connection.execute("UPDATE meta SET value = ? WHERE key = 'seal'", (seal("ab", created),))
+    assert set(codes(archive_path)) == {"genesis", "checkpoint"}
+
+
+# -- the high-water mark --
+
+
+def test_an_older_copy_is_found(archive_path: Path, tmp_path: Path) -> None:
+    """Where an older copy was put in place of the archive, the first event raises, and `verify` says why."""
+    recorded(archive_path)
+    older = tmp_path / "older.db"
+    shutil.copy(archive_path, older)
+    recorded(archive_path)
+    file = mark(archive_path)
+    shutil.copy(older, archive_path)
+    with provider_at(archive_path) as provider, pytest.raises(IntegrityError, match="had 6 records here"):
+        record(provider)
+    assert codes(archive_path, high_water=file.parent) == ["high-water"]
+    file.unlink()
+    recorded(archive_path)
+    assert codes(archive_path, high_water=file.parent) == []
+
+
+def test_history_written_anew_is_found(archive_path: Path, tmp_path: Path) -> None:
+    """Another history of the same archive, longer than what was seen here, raises and is reported."""
+    recorded(archive_path, 1)
+    other = tmp_path / "other.db"
+    shutil.copy(archive_path, other)
+    recorded(archive_path, 4)
+    file = mark(archive_path)
+    recorded(other, 20, high_water=False)
+    shutil.copy(other, archive_path)
+    with provider_at(archive_path) as provider, pytest.raises(IntegrityError):
+        record(provider)
+    assert codes(archive_path, high_water=file.parent) == ["high-water"]
+
+
+def test_the_mark_is_private_and_only_grows(archive_path: Path) -> None:
+    """The file is the user's alone, and a smaller checkpoint never takes the place of a larger one."""
+    recorded(archive_path)
+    file = mark(archive_path)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+    high_water = HighWater(file.parent)
+    with open_archive(archive_path) as archive:
+        for size in (7, 5):
+            high_water.note(sign_note(str(Checkpoint.of_archive(archive.id, size, bytes(32))), None))
+            found = high_water.read(archive.id)
+            assert found is not None
+            assert found.size == 7
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+def test_a_mark_that_is_none(archive_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A file that holds something else is logged and keeps nothing from being recorded; `verify` names it."""
+    recorded(archive_path)
+    file = mark(archive_path)
+    file.write_text("nonsense")
+    with caplog.at_level(logging.ERROR, "otel_audit"):
+        recorded(archive_path)
+    assert "high-water mark" in caplog.text
+    assert codes(archive_path, high_water=file.parent) == ["high-water"]
+
+
+def test_a_mark_is_no_link(tmp_path: Path) -> None:
+    """A symbolic link in place of the file is not followed, nor an id that would leave the directory."""
+    (tmp_path / "ab.note").symlink_to("/etc/passwd")
+    with pytest.raises(ArchiveError):
+        HighWater(tmp_path).read("ab")
+    with pytest.raises(ArchiveError, match="no archive's id"):
+        HighWater(tmp_path).read("../ab")
+
+
+def test_a_directory_that_cannot_be_made(archive_path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Where the mark cannot be written, that is logged, and recording goes on."""
+    file = tmp_path / "file"
+    file.write_text("")
+    with caplog.at_level(logging.WARNING, "otel_audit"):
+        recorded(archive_path, high_water=file / "below")
+    assert str(file) in caplog.text
+    assert verify(archive_path).last == 3
+
+
+def test_children_note_theirs(archive_path: Path) -> None:
+    """What a forked child records is noted as well."""
+    with provider_at(archive_path) as provider:
+        record(provider)
+        file = mark(archive_path)
+
+        def work() -> None:
+            record(provider, 5)
+            provider.shutdown()
+
+        assert os.waitpid(forked(work), 0)[1] == 0
+        wait_until(lambda: "\n8\n" in file.read_text())
