@@ -185,10 +185,12 @@ def _plan(connection: apsw.Connection, subject: Subject, found: _Found, *, menti
     holds = hold_records(connection, subject)
     wanted = {*found.theirs, *(match.sequence for match in holds.lifted), *(found.mentions if mentions else ())}
     in_force = ranges_of(match.sequence for match in holds.in_force)
+    # The reason of a hold in force stays as long as the hold.
+    others = [*(() if mentions else found.mentions), *(match.sequence for match in holds.mentions)]
     ranges = _with_content(connection, merged((sequence, sequence) for sequence in wanted))
     return Plan(
         ranges,
-        [] if mentions else _with_content(connection, ranges_of(found.mentions)),
+        _with_content(connection, merged((sequence, sequence) for sequence in others)),
         merged([*held_ranges(connection, ranges), *in_force]),
         _delivered(connection, ranges),
     )

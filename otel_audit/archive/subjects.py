@@ -33,7 +33,8 @@ _HOLD_RECORDS: Final = (
     f" AND type IN {_HOLDS} ORDER BY sequence"
 )
 _IMPERSONAL: Final = frozenset({
-    "against", "checkpoint", "command", "host", "id", "output", "output-file", "pseudonym-key", "source", "type",
+    "against", "checkpoint", "command", "host", "id", "output", "output-file", "pseudonym-key", "reason", "source",
+    "type",
 })  # fmt: skip
 """Fields of searches and holds that never name a person, and may have the text that a person has for a name."""
 # A name is not meant where it is a part of another one: alice-2, alice.smith, bob+alice, alice@elsewhere.example.
@@ -146,11 +147,13 @@ class HoldRecords(NamedTuple):
 
     Args:
         lifted: Of holds that were lifted.
-        in_force: Of the others.
+        in_force: Of holds on the person.
+        mentions: Of other holds, whose reason names the person.
     """
 
     lifted: list[Match]
     in_force: list[Match]
+    mentions: list[Match]
 
 
 def search(connection: apsw.Connection, subject: Subject, first: int, last: int) -> Iterator[Match]:
@@ -189,7 +192,7 @@ def hold_records(connection: apsw.Connection, subject: Subject) -> HoldRecords:
         ArchiveError: A record is damaged.
     """
     holds: dict[Value, list[Match]] = {}
-    naming, lifted = set[Value](), set[Value]()
+    naming, mentioning, lifted = set[Value](), set[Value](), set[Value]()
     row: Any
     for row in connection.execute(_HOLD_RECORDS):
         log = _read(row[0], row[4])
@@ -197,12 +200,18 @@ def hold_records(connection: apsw.Connection, subject: Subject) -> HoldRecords:
         holds.setdefault(identity, []).append(Match._make((*row, True)))
         if _is_asked_for(log, "hold", subject):
             naming.add(identity)
+        elif subject.is_named(str(log.attributes.get(f"{keys.CUSTOM_PREFIX}hold.reason", "")), here=True):
+            mentioning.add(identity)
         # Another hold can get the id of one that was lifted.
         (lifted.add if log.event_name == _HOLDS[1] else lifted.discard)(identity)
-    found = HoldRecords([], [])
+    found = HoldRecords([], [], [])
     for identity, records in holds.items():
-        if identity in naming:
-            (found.lifted if identity in lifted else found.in_force).extend(records)
+        if identity in lifted & (naming | mentioning):
+            found.lifted.extend(records)
+        elif identity in naming:
+            found.in_force.extend(records)
+        elif identity in mentioning:
+            found.mentions.extend(match._replace(theirs=False) for match in records)
     return found
 
 

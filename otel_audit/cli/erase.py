@@ -43,6 +43,7 @@ class _Outcome:
     """What became of it; `copies` is ``none``, ``remain``, or ``removed`` by this very run."""
 
     plan: Plan | None
+    mentions: bool
     done: bool
     copies: str
 
@@ -127,7 +128,8 @@ def _dry_run(path: Path, subject: Subject, request: _Request) -> _Outcome:
     with open_archive(path) as archive:
         found = plan(archive.database, subject, mentions=request.mentions)
         with archive.database as connection:
-            return _Outcome(found, done=False, copies="remain" if is_pending(connection) else "none")
+            copies = "remain" if is_pending(connection) else "none"
+            return _Outcome(found, request.mentions, done=False, copies=copies)
 
 
 def _run(path: Path, subject: Subject | None, request: _Request) -> tuple[_Outcome, str | None]:
@@ -145,9 +147,11 @@ def _run(path: Path, subject: Subject | None, request: _Request) -> tuple[_Outco
         with administration.database as connection:
             pending = is_pending(connection)
         if request.vacuum is False or not (pending or request.vacuum):
-            return _Outcome(plan, done=True, copies="remain" if pending else "none"), None
+            return _Outcome(plan, request.mentions, done=True, copies="remain" if pending else "none"), None
         complaint = _vacuum(administration, request.timeout)
-        return _Outcome(plan, done=True, copies="removed" if complaint is None else "remain"), complaint
+        return _Outcome(
+            plan, request.mentions, done=True, copies="removed" if complaint is None else "remain"
+        ), complaint
 
 
 def _vacuum(administration: Administration, timeout: float) -> str | None:
@@ -174,7 +178,8 @@ def _text(outcome: _Outcome) -> Iterator[str]:
         if plan.held:
             yield f"under a legal hold, so that nothing can be erased: {_records(plan.held)}"
         if plan.mentions:
-            yield f"mentioned by others in {_records(plan.mentions)}; --mentions erases these, too"
+            rest = "which stay with their legal holds" if outcome.mentions else "--mentions erases these, too"
+            yield f"mentioned by others in {_records(plan.mentions)}; {rest}"
     if outcome.copies == "removed":
         yield "the file was written anew: no copies remain in it"
     elif outcome.copies == "remain":

@@ -103,7 +103,7 @@ def _matches(archive: Archive, subject: Subject) -> Iterator[Match]:
 
     with archive.database as connection:
         holds = hold_records(connection, subject)
-    held = sorted([*holds.lifted, *holds.in_force])
+    held = sorted([*holds.lifted, *holds.in_force, *holds.mentions])
     yield from heapq.merge(_events(archive, subject), held, key=lambda match: match.sequence)
 
 

@@ -56,7 +56,7 @@ def test_searches_for_a_person(archive_path: Path) -> None:
 
 
 def hold(path: Path, identity: str, **fields: str) -> int:
-    return own(path, "audit.hold.added", {"hold": {"id": identity, "reason": "a lawsuit", **fields}})
+    return own(path, "audit.hold.added", {"hold": {"reason": "a lawsuit", **fields, "id": identity}})
 
 
 def test_records_of_lifted_holds(archive_path: Path) -> None:
@@ -80,6 +80,21 @@ def test_a_hold_in_force_that_names_them(archive_path: Path) -> None:
         erased(archive_path)
     assert 1 in left(archive_path)
     assert_sound(archive_path, records=held)
+
+
+def test_a_hold_whose_reason_names_them(archive_path: Path) -> None:
+    """A hold on somebody else refuses nothing: its record is listed as a mention, and goes when the hold is lifted."""
+    fill(archive_path, {"user": "bob", "target": "alice"}, {"user": "alice"})
+    held = hold(archive_path, "a1", user="bob", reason="Smith v. alice@example.com")
+    hold(archive_path, "b2", user="bob", reason="malice")
+    done = erased(archive_path)
+    assert (done.ranges, done.mentions, done.held) == ([(2, 2)], [(1, 1), (held, held)], [])
+    done = erased(archive_path, mentions=True)
+    assert (done.ranges, done.mentions) == ([(1, 1)], [(held, held)])
+    lifted = own(archive_path, "audit.hold.removed", {"hold": {"id": "a1", "reason": "over"}})
+    done = erased(archive_path)
+    assert (done.ranges, done.mentions) == ([(held, held), (lifted, lifted)], [])
+    assert verify(archive_path).intact
 
 
 def test_a_hold_with_the_id_of_a_lifted_one(archive_path: Path) -> None:
