@@ -160,15 +160,15 @@ def test_a_hold_refuses(archive: Path) -> None:
     from otel_audit.archive.administration import Administration, Own
     from otel_audit.archive.leaf import ADMINISTRATION
 
-    custom = {"hold": {"id": "a1", "user": "alice", "reason": "a lawsuit"}}
+    custom = {"hold": {"id": "a1", "user": "dave", "reason": "a lawsuit"}}
     with Administration(archive, b"", b"") as administration:
         administration.append(lambda _connection, _tree: [Own(ADMINISTRATION, "audit.hold.added", custom)])
-    done = otel_audit("erase", "alice@example.com", "--reason", "x", "--archive", archive, status=2)
+    done = otel_audit("erase", "dave@example.com", "--reason", "x", "--archive", archive, status=2)
     assert done.stderr.startswith("otel-audit: nothing was erased: a legal hold covers record 7: ")
-    custom = {"hold": {"id": "b2", "user": "bob", "reason": "against alice"}}
+    custom = {"hold": {"id": "b2", "user": "carol", "reason": "against dave"}}
     with Administration(archive, b"", b"") as administration:
         administration.append(lambda _connection, _tree: [Own(ADMINISTRATION, "audit.hold.added", custom)])
-    done = otel_audit("erase", "alice@example.com", "--dry-run", "--mentions", "--archive", archive)
+    done = otel_audit("erase", "dave@example.com", "--dry-run", "--mentions", "--archive", archive)
     assert "mentioned by others in 1 record: 8; which stay with their legal holds\n" in done.stdout
     assert "under a legal hold, so that nothing can be erased: 1 record: 7\n" in done.stdout
 
