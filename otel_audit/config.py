@@ -13,7 +13,9 @@ from urllib.parse import unquote
 from otel_audit.catalog import Durability, EventType, OnFailure
 from otel_audit.errors import ConfigError
 from otel_audit.otlp import Profile
+from otel_audit.paths import archive_path, high_water_directory
 from otel_audit.record import Value
+from otel_audit.retention_settings import Retention, resolve_retention
 
 if TYPE_CHECKING:
     from opentelemetry.sdk._logs.export import LogRecordExporter
@@ -26,9 +28,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Config",
     "Settings",
-    "archive_path",
-    "default_archive",
-    "high_water_directory",
     "reads_recorded",
     "record_settings",
 ]
@@ -36,19 +35,6 @@ __all__ = [
 Protocol = Literal["http/protobuf", "grpc"]
 _EXPORTERS: Final = ("otlp", "console", "none")
 _DESTINATION: Final = re.compile(r"[A-Za-z0-9_-]+")
-
-
-def default_archive() -> Path:
-    """Return where the archive is when nobody says: ``audit.db`` in the user's state directory."""
-    import platformdirs  # start-up time: most archives are named
-
-    return Path(platformdirs.user_state_path("otel_audit", appauthor=False)) / "audit.db"
-
-
-def archive_path(environ: Mapping[str, str] = os.environ) -> Path:
-    """Return the archive's path by the environment: ``OTEL_AUDIT_ARCHIVE``, else the default."""
-    given = environ.get("OTEL_AUDIT_ARCHIVE")
-    return Path(given).expanduser() if given else default_archive()
 
 
 def reads_recorded(environ: Mapping[str, str] = os.environ) -> bool:
@@ -72,26 +58,6 @@ def record_settings(environ: Mapping[str, str] = os.environ) -> tuple[Profile, d
         ConfigError: One of these is wrong.
     """
     return _choice("profile", None, environ, Profile, "logs"), _resource(None, environ)
-
-
-def high_water_directory(given: Any = None, environ: Mapping[str, str] = os.environ) -> Path | None:
-    """Return where the high-water marks are: by argument, by ``OTEL_AUDIT_HIGH_WATER``, else in the user's data.
-
-    Raises:
-        ConfigError: It is no directory's path.
-    """
-    if given is None:
-        given = environ.get("OTEL_AUDIT_HIGH_WATER") or None
-        given = False if given == "off" else given
-    if given is None:
-        import platformdirs  # start-up time, as above
-
-        return Path(platformdirs.user_data_path("otel_audit", appauthor=False)) / "high-water"
-    if given is False:
-        return None
-    if not isinstance(given, (str, os.PathLike)) or not os.fspath(given):
-        raise ConfigError(f"high_water={given!r} is no path", "give a directory apart from the archive's, or False")
-    return Path(given).expanduser().absolute()
 
 
 class Settings(TypedDict, total=False):
@@ -131,6 +97,8 @@ class Settings(TypedDict, total=False):
     """``OTEL_AUDIT_SIGNING_KEY`` (a path): what signs checkpoints, or the path of its file."""
     event_types: Iterable[EventType]
     """The application's own event types."""
+    retention: Mapping[str, str] | str | os.PathLike[str] | None
+    """``OTEL_AUDIT_RETENTION``: how long records of each type keep their content."""
     resource: Mapping[str, Value] | Resource | None
     """Resource attributes, beside ``OTEL_SERVICE_NAME`` and ``OTEL_RESOURCE_ATTRIBUTES``."""
     endpoint: str | None
@@ -166,6 +134,7 @@ class Config:
         signing_key: What signs checkpoints; None where nothing does.
         signing_key_path: The file that it came from, which a rotation replaces; None where it came from none.
         event_types: The application's own event types.
+        retention: How long records of each type keep their content.
         resource: Attributes of the OTLP ``Resource``.
         otlp: The OTLP destination; None where there is none.
         exporters: SDK exporters that are destinations too, by name.
@@ -184,10 +153,16 @@ class Config:
     signing_key: SigningKey | None = None
     signing_key_path: Path | None = None
     event_types: tuple[EventType, ...] = ()
+    retention: Retention = field(default_factory=Retention)
     resource: Mapping[str, Value] = field(default_factory=dict)
     otlp: OtlpSettings | None = None
     exporters: Mapping[str, LogRecordExporter] = field(default_factory=dict)
     sending: bool = True
+
+    @property
+    def destinations(self) -> frozenset[str]:
+        """The names of the destinations, whether this process sends or not."""
+        return frozenset((*self.exporters, *(() if self.otlp is None else ("otlp",))))
 
     @classmethod
     def load(cls, **settings: Unpack[Settings]) -> Config:
@@ -210,6 +185,7 @@ class Config:
         names = _exporter_names(environ)
         profile: Profile = _choice("profile", given("profile"), environ, Profile, "logs")
         exporters = dict(given("exporters") or {})
+        event_types = _tuple("event_types", settings.get("event_types", ()))
         for name in exporters:
             _check_destination(name)
         if "console" in names:
@@ -227,7 +203,8 @@ class Config:
             high_water=high_water_directory(given("high_water"), environ),
             signing_key=signing_key,
             signing_key_path=signing_key_path,
-            event_types=_tuple("event_types", settings.get("event_types", ())),
+            event_types=event_types,
+            retention=resolve_retention(given("retention"), event_types, environ),
             resource=_resource(given("resource"), environ),
             otlp=_otlp(settings, names, environ, profile),
             exporters=exporters,

@@ -19,6 +19,7 @@ posting      run, field, value, sequence                      made anew from the
 zone         all                                              made anew from the records
 meta         folded                                           within bounds; postings and zones must agree with it
 meta         archive_id, created                              seal, and every record that a collector has
+meta         unvacuumed                                       within bounds; it goes when the file is written anew
 destination  name, endpoint, cursor, blocked, last_…          asserted: within bounds and consistent; they change daily
 dead_letter  destination, sequence, time, reason, requeued    asserted likewise
 ===========  ===============================================  ==========================================================
@@ -34,6 +35,7 @@ import apsw
 from otel_audit.archive.database import APPLICATION_ID, SCHEMA_VERSION, schema
 from otel_audit.archive.faults import Faults, unreadable_is_a_fault
 from otel_audit.archive.leaf import header_digest, seal
+from otel_audit.archive.vacuum import PENDING
 
 __all__ = ["check_structure", "check_tables", "is_archive"]
 
@@ -109,6 +111,9 @@ def check_tables(connection: apsw.Connection, head: int, faults: Faults) -> None
 
 
 def _meta(meta: dict[Any, Any], head: int, faults: Faults) -> None:
+    pending = meta.pop(PENDING, 1)
+    if not isinstance(pending, int) or not 1 <= pending <= max(head, 1):
+        faults.add("meta", f"meta {PENDING}", f"the archive ends at {head}")
     for key in sorted(_META ^ meta.keys(), key=str):
         faults.add("meta", f"meta {ascii(key)[1:-1]}", "is missing" if key in _META else "was added")
     archive_id, created, folded = meta.get("archive_id"), meta.get("created"), meta.get("folded")

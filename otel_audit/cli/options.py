@@ -16,7 +16,7 @@ from otel_audit.cli.fields import similar
 from otel_audit.cli.values import ArchiveFile, Moment, Recorded
 from otel_audit.errors import ConfigError
 
-__all__ = ["archive_option", "chosen_archive", "filter_options", "make_filter"]
+__all__ = ["archive_option", "chosen_archive", "filter_options", "load_pseudonyms", "make_filter", "split_target"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _OUTCOMES: Final = ("success", "failure", "unknown")
@@ -42,7 +42,7 @@ def chosen_archive(given: str | None) -> Path:
     """Return the archive's path: the option's, else the environment's, else the default."""
     if given is not None:
         return Path(given)
-    from otel_audit.config import archive_path  # start-up time
+    from otel_audit.paths import archive_path  # start-up time
 
     return archive_path(os.environ)
 
@@ -111,7 +111,7 @@ def make_filter(given: dict[str, Any]) -> Filter:
     Raises:
         ConfigError: Two of them contradict each other, or one cannot be understood.
     """
-    user, host = _target(given.pop("target"))
+    user, host = split_target(given.pop("target"))
     admin = given.pop("admin")
     if admin and host is not None:
         _check_own(user, host)
@@ -137,17 +137,30 @@ def make_filter(given: dict[str, Any]) -> Filter:
         since=given.pop("since"),
         until=given.pop("until"),
         admin=admin,
-        pseudonym=_pseudonyms(key) if key and named else None,
+        pseudonym=load_pseudonyms(key) if key and named else None,
     )
 
 
-def _pseudonyms(key: str) -> Callable[[str], str]:
+def load_pseudonyms(key: str) -> Callable[[str], str]:
+    """Return what turns a text into its pseudonym.
+
+    Args:
+        key: Path of the key's file.
+
+    Raises:
+        ConfigError: The key cannot be used.
+    """
     from otel_audit.privacy.pseudonyms import Pseudonyms  # start-up time: for archives with pseudonyms only
 
     return Pseudonyms(key)
 
 
-def _target(target: str | None) -> tuple[str | None, str | None]:
+def split_target(target: str | None) -> tuple[str | None, str | None]:
+    """Return the user and the host of a target ``HOST`` or ``USER@HOST``, None for what it does not name.
+
+    Raises:
+        ConfigError: It names no host.
+    """
     if target is None:
         return None, None
     # A user's name may hold an @, a host cannot.
