@@ -98,7 +98,7 @@ def test_a_reader_waits_for_a_writer_that_closes(archive: Path) -> None:
             print(flush=True)
             time.sleep(0.5)
     """
-    command = [sys.executable, "-c", textwrap.dedent(script), archive]
+    command = [sys.executable, "-c", textwrap.dedent(script), str(archive)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         assert holder.stdout.read(1)
