@@ -15,6 +15,7 @@ import platformdirs
 
 from otel_audit.catalog import Durability, EventType, OnFailure
 from otel_audit.errors import ConfigError
+from otel_audit.integrity_settings import resolve_integrity
 from otel_audit.otlp import Profile
 from otel_audit.otlp_settings import OtlpSettings, resolve
 from otel_audit.privacy_settings import with_privacy
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from opentelemetry.sdk._logs.export import LogRecordExporter
     from opentelemetry.sdk.resources import Resource
     from structlog.typing import Processor
+
+    from otel_audit.producer import ProducerKey
+    from otel_audit.producer_keys import Algorithm
 
 __all__ = ["Config", "Settings", "archive_path", "default_archive", "high_water_directory"]
 
@@ -94,6 +98,12 @@ class Settings(TypedDict, total=False):
     """``OTEL_AUDIT_CHECKPOINT_INTERVAL``: seconds between two checkpoints at the least; 0: none; default 300."""
     high_water: str | os.PathLike[str] | Literal[False] | None
     """``OTEL_AUDIT_HIGH_WATER``: directory of the high-water marks, False (``off``) for none."""
+    integrity_key: str | os.PathLike[str] | ProducerKey | None
+    """``OTEL_AUDIT_INTEGRITY_KEY`` (a path): the key that signs each record, or the path of its file."""
+    integrity_algorithm: Algorithm | None
+    """``OTEL_AUDIT_INTEGRITY_ALGORITHM``: ``HMAC-SHA256`` for a secret; other keys tell it themselves."""
+    integrity_certificate: str | os.PathLike[str] | None
+    """``OTEL_AUDIT_INTEGRITY_CERTIFICATE``: path of the key's X.509 certificate, which is shipped with the records."""
     event_types: Iterable[EventType]
     """The application's own event types."""
     resource: Mapping[str, Value] | Resource | None
@@ -129,6 +139,7 @@ class Config:
         checkpoint_interval: Seconds between two checkpoints at the least; 0: none.
         high_water: Directory of the high-water marks; None: none are kept.
         event_types: The application's own event types.
+        integrity: The key that signs each record; None where they are not signed.
         resource: Attributes of the OTLP ``Resource``.
         otlp: The OTLP destination; None where there is none.
         exporters: SDK exporters that are destinations too, by name.
@@ -145,6 +156,7 @@ class Config:
     checkpoint_interval: float = 300.0
     high_water: Path | None = None
     event_types: tuple[EventType, ...] = ()
+    integrity: ProducerKey | None = None
     resource: Mapping[str, Value] = field(default_factory=dict)
     otlp: OtlpSettings | None = None
     exporters: Mapping[str, LogRecordExporter] = field(default_factory=dict)
@@ -166,6 +178,7 @@ class Config:
         given: Any = settings.get
         names = _exporter_names(environ)
         profile: Profile = _choice("profile", given("profile"), environ, Profile, "logs")
+        integrity = resolve_integrity(settings, environ)
         exporters = dict(given("exporters") or {})
         for name in exporters:
             _check_destination(name)
@@ -182,7 +195,8 @@ class Config:
             checkpoint_interval=_interval(given("checkpoint_interval"), environ),
             high_water=high_water_directory(given("high_water"), environ),
             event_types=_tuple("event_types", settings.get("event_types", ())),
-            resource=_resource(given("resource"), environ),
+            integrity=integrity,
+            resource=_resource(given("resource"), environ) | (integrity.resource if integrity else {}),
             otlp=_otlp(settings, names, environ, profile),
             exporters=exporters,
             sending=settings.get("ship", True) and environ.get("OTEL_SDK_DISABLED", "").strip().lower() != "true",

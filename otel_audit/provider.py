@@ -72,8 +72,9 @@ class AuditProvider(forksafe.ForkAware):
         with database:
             pass  # what is wrong with the archive shows here, not at the first event
         resource = encode_resource(config.resource)
-        committer = Committer(database, resource, scope, partial(_floor, config))
-        opener = partial(Administration, database.path, resource, scope, profile=config.profile)
+        signer = None if config.integrity is None else config.integrity.signed
+        committer = Committer(database, resource, scope, partial(_floor, config), signer)
+        opener = partial(Administration, database.path, resource, scope, profile=config.profile, signer=signer)
         self._upkeep = upkeep = Upkeep(_tasks(config, committer, opener))
         self.writer = Writer(committer, partial(_committed, metrics, self._shippers, upkeep))
         for shipper in self._shippers:

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple, Self
 
 import apsw
 
-from otel_audit.archive.commit import Committer, Row, row_of
+from otel_audit.archive.commit import Committer, Row, Signer, row_of
 from otel_audit.archive.database import Database
 from otel_audit.archive.leaf import GENESIS
 from otel_audit.archive.merkle import Frontier
@@ -73,6 +73,7 @@ class Administration:
         resource: Bytes of the OTLP ``Resource`` that the records belong to.
         scope: Bytes of the OTLP ``InstrumentationScope``.
         profile: Profile of their encoding.
+        signer: Signs each of them, as the application's records are signed.
         verifier: Verifier of the signing key; the first of the own records binds it to the archive.
         busy_timeout: Seconds to wait for another process's transaction.
     """
@@ -84,11 +85,12 @@ class Administration:
         scope: bytes,
         *,
         profile: Profile = "logs",
+        signer: Signer | None = None,
         verifier: str | None = None,
         busy_timeout: float = 10.0,
     ) -> None:
         self.database = Database(path, "write", must_exist=True, busy_timeout=busy_timeout)
-        self._committer = Committer(self.database, resource, scope)
+        self._committer = Committer(self.database, resource, scope, signer)
         self._profile: Profile = profile
         self._verifier = verifier
 

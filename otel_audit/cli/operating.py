@@ -23,4 +23,11 @@ def open_administration(path: Path) -> Administration:
     """
     config = Config.load(archive=path)
     scope = b"" if config.profile == "signal" else encode_scope("otel_audit", __version__)
-    return Administration(path, encode_resource(config.resource), scope, profile=config.profile)
+    signer = None if config.integrity is None else config.integrity.signed
+    return Administration(
+        path,
+        encode_resource(config.resource),
+        scope,
+        profile=config.profile,
+        signer=signer,
+    )
