@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         InvalidRecord,
     )
     from otel_audit.logger import AuditLogger
+    from otel_audit.producer import ProducerKey
     from otel_audit.provider import AuditProvider, configure, get_logger
     from otel_audit.record import Actor, AuditRecord, Receipt, Session, Target
 
@@ -34,6 +35,7 @@ __all__ = [
     "EventType",
     "IntegrityError",
     "InvalidRecord",
+    "ProducerKey",
     "Receipt",
     "Session",
     "Target",
@@ -56,6 +58,7 @@ _MODULES = {
     "EventType": "catalog",
     "IntegrityError": "errors",
     "InvalidRecord": "errors",
+    "ProducerKey": "producer",
     "Receipt": "record",
     "Session": "record",
     "Target": "record",
