@@ -90,7 +90,7 @@ class Administration:
         busy_timeout: float = 10.0,
     ) -> None:
         self.database = Database(path, "write", must_exist=True, busy_timeout=busy_timeout)
-        self._committer = Committer(self.database, resource, scope, signer)
+        self._committer = Committer(self.database, resource, scope, signer=signer)
         self._profile: Profile = profile
         self._verifier = verifier
 

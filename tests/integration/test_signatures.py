@@ -20,8 +20,9 @@ from otel_audit.archive.administration import Own
 from otel_audit.archive.leaf import ADMINISTRATION, ERASURE, commitment, leaf_hash
 from otel_audit.archive.query import open_archive
 from otel_audit.archive.removal import removal_fields, remove
+from otel_audit.archive.report import Report
 from otel_audit.archive.signatures import Signatures, Trust
-from otel_audit.archive.verify import Report, verify
+from otel_audit.archive.verify import Noted, verify
 from otel_audit.cli.operating import open_administration
 from otel_audit.producer_keys import ProducerVerifier, load_verifier
 from otel_audit.protobuf import delimited
@@ -57,10 +58,9 @@ def check_received(found: Received, verifier: ProducerVerifier) -> None:
         assert resource["audit.integrity.algorithm"] == verifier.algorithm
 
 
-def trusting(*keys: ProducerVerifier | str | Path, only: bool = True) -> Trust:
-    return Trust(
-        tuple(key if isinstance(key, ProducerVerifier) else load_verifier(str(key)) for key in keys), only=only
-    )
+def trusting(*keys: ProducerVerifier | Path, only: bool = True) -> Noted:
+    verifiers = (key if isinstance(key, ProducerVerifier) else load_verifier(str(key)) for key in keys)
+    return Noted(producers=Trust(tuple(verifiers), only=only))
 
 
 def codes(report: Report) -> list[tuple[str, str]]:
@@ -96,7 +96,7 @@ def test_from_the_call_to_the_collector(archive_path: Path, tmp_path: Path, kind
     reference_of = verifier.references
     assert {resource.get("audit.integrity.certificate") for _, resource in found} == {(*reference_of, None)[0]}
     assert_sound(archive_path, records=2)
-    report = verify(archive_path, trust=trusting(verifier))
+    report = verify(archive_path, noted=trusting(verifier))
     assert (report.intact, report.signatures) == (True, Signatures(verified=2))
 
 
@@ -138,7 +138,7 @@ def test_all_ways_of_recording(archive_path: Path, tmp_path: Path) -> None:
 
         child = forked(three)
         assert os.waitpid(child, 0)[1] == 0
-    report = verify(archive_path, trust=trusting(public))
+    report = verify(archive_path, noted=trusting(public))
     assert (report.intact, report.signatures) == (True, Signatures(verified=303))
     assert_sound(archive_path, records=303)
 
@@ -156,7 +156,7 @@ def test_the_archives_own_records(signed: tuple[Path, Path], tmp_path: Path, mon
     with open_administration(path) as administration:
         administration.append(make)
         administration.append(lambda *_: [Own(ADMINISTRATION, "audit.read", {"read": {"command": "show"}})])
-    report = verify(path, trust=trusting(public))
+    report = verify(path, noted=trusting(public))
     assert (report.intact, report.erased, report.signatures) == (True, 1, Signatures(verified=5))
 
 
@@ -167,7 +167,7 @@ def test_what_nobody_can_sign_is_recorded(archive_path: Path, tmp_path: Path) ->
         log = provider.get_logger("tests")
         log.audit("data.exported", user="alice", custom={"g": {"f": float("inf")}})
         log.audit("data.exported", user="alice")
-    report = verify(archive_path, trust=trusting(public))
+    report = verify(archive_path, noted=trusting(public))
     assert (report.intact, report.signatures) == (True, Signatures(verified=1, unsigned=1))
     with open_archive(archive_path) as archive:
         second, first = archive.query()
@@ -185,7 +185,7 @@ def test_the_largest_records(archive_path: Path, tmp_path: Path) -> None:
             user=worst, user_id=worst, actor=worst, target=worst, message=worst,
             session=Session(worst, worst, worst, worst), custom={"g": {f"f{n}": worst for n in range(16)}},
         )  # fmt: skip
-    report = verify(archive_path, trust=trusting(public))
+    report = verify(archive_path, noted=trusting(public))
     assert report.intact
     with open_archive(archive_path) as archive:
         (record,) = archive.query()
@@ -218,7 +218,7 @@ def test_a_key_that_fails(archive_path: Path, tmp_path: Path) -> None:
         assert log.audit("user.logout", user="carol").sequence == 2
     with open_archive(archive_path) as archive:
         assert [record.user for record in archive.query()] == ["carol", "alice"]
-    assert verify(archive_path, trust=trusting(tmp_path / "pub")).signatures == Signatures(verified=2)
+    assert verify(archive_path, noted=trusting(tmp_path / "pub")).signatures == Signatures(verified=2)
 
 
 def test_queued_records_wait_for_the_key(archive_path: Path, tmp_path: Path) -> None:
@@ -239,7 +239,7 @@ def test_queued_records_wait_for_the_key(archive_path: Path, tmp_path: Path) -> 
         for n in range(5):
             provider.get_logger("tests").audit("user.logout", user=f"user-{n}")
         assert provider.force_flush(20)
-    assert verify(archive_path, trust=trusting(tmp_path / "pub")).signatures == Signatures(verified=5)
+    assert verify(archive_path, noted=trusting(tmp_path / "pub")).signatures == Signatures(verified=5)
 
 
 def test_which_keys_are_trusted(archive_path: Path, tmp_path: Path) -> None:
@@ -251,13 +251,13 @@ def test_which_keys_are_trusted(archive_path: Path, tmp_path: Path) -> None:
         provider.get_logger("tests").audit("user.logout", user="bob")
     other = public_file(tmp_path / "other", make_key("EdDSA"))
     foreign = public_file(tmp_path / "foreign", make_key("RS256"))
-    found: Callable[[Trust], Signatures] = lambda trust: verify(archive_path, trust=trust).signatures  # noqa: E731
-    assert found(Trust()) == Signatures(unchecked=1, unsigned=1)
+    found: Callable[[Noted], Signatures] = lambda noted: verify(archive_path, noted=noted).signatures  # noqa: E731
+    assert found(Noted()) == Signatures(unchecked=1, unsigned=1)
     assert found(trusting(public)) == found(trusting(other, public)) == Signatures(verified=1, unsigned=1)
     assert found(trusting(public, only=False)) == Signatures(verified=1, unsigned=1)
     assert found(trusting(other, only=False)) == Signatures(unchecked=1, unsigned=1)
     for key in (other, foreign):
-        report = verify(archive_path, trust=trusting(key))
+        report = verify(archive_path, noted=trusting(key))
         assert codes(report) == [("signature", "record 1")]
         assert (report.valid, report.invalid, report.signatures) == (1, 1, Signatures(unsigned=1))
 
@@ -273,10 +273,10 @@ def test_certificates(archive_path: Path, tmp_path: Path, kind: str) -> None:
             provider.get_logger("tests").audit("user.logout", user="alice")
     other = public_file(tmp_path / "other", make_key(kind))
     assert verify(archive_path).signatures == Signatures(consistent=2)
-    assert verify(archive_path, trust=trusting(other, only=False)).signatures == Signatures(consistent=2)
-    assert verify(archive_path, trust=trusting(certificate)).signatures == Signatures(verified=2)
-    assert verify(archive_path, trust=trusting(certificate), jobs=2).signatures == Signatures(verified=2)
-    assert codes(verify(archive_path, trust=trusting(other))) == [("signature", f"record {n}") for n in (1, 2)]
+    assert verify(archive_path, noted=trusting(other, only=False)).signatures == Signatures(consistent=2)
+    assert verify(archive_path, noted=trusting(certificate)).signatures == Signatures(verified=2)
+    assert verify(archive_path, noted=trusting(certificate), jobs=2).signatures == Signatures(verified=2)
+    assert codes(verify(archive_path, noted=trusting(other))) == [("signature", f"record {n}") for n in (1, 2)]
 
 
 def rewrite(path: Path, sequence: int, change: Callable[[bytes], bytes], user: str | None = None) -> None:
@@ -305,7 +305,7 @@ def test_a_record_that_was_written_anew(signed: tuple[Path, Path]) -> None:
     rewrite(path, 3, lambda otlp: otlp.replace(b"carol", b"mally"), "mally")
     assert verify(path).intact
     for jobs in (1, 2):
-        report = verify(path, trust=trusting(public), jobs=jobs)
+        report = verify(path, noted=trusting(public), jobs=jobs)
         assert codes(report) == [("signature", "record 3")]
         assert (report.valid, report.invalid, report.signatures) == (2, 1, Signatures(verified=2))
 
@@ -319,8 +319,8 @@ def test_signatures_that_are_none(signed: tuple[Path, Path], text: str) -> None:
     path, public = signed
     value = delimited(1, b"audit.integrity.value") + delimited(2, delimited(1, text.encode()))
     rewrite(path, 3, lambda otlp: otlp + delimited(6, value))
-    assert codes(verify(path, trust=trusting(public))) == [("signature", "record 3")]
-    assert codes(verify(path, trust=trusting(public, only=False))) == [("signature", "record 3")]
+    assert codes(verify(path, noted=trusting(public))) == [("signature", "record 3")]
+    assert codes(verify(path, noted=trusting(public, only=False))) == [("signature", "record 3")]
 
 
 def test_a_record_that_nobody_can_have_signed(signed: tuple[Path, Path]) -> None:
@@ -328,7 +328,7 @@ def test_a_record_that_nobody_can_have_signed(signed: tuple[Path, Path]) -> None
     path, public = signed
     number = delimited(1, b"n") + delimited(2, b"\x21" + b"\xff" * 8)
     rewrite(path, 3, lambda otlp: otlp + delimited(6, number))
-    (fault,) = verify(path, trust=trusting(public)).faults
+    (fault,) = verify(path, noted=trusting(public)).faults
     assert (fault.code, fault.detail) == ("signature", "nobody can sign such a record")
 
 
@@ -336,7 +336,7 @@ def test_a_signature_that_was_taken_off(signed: tuple[Path, Path]) -> None:
     """A record without its signature is counted as unsigned; that is what its count is for."""
     path, public = signed
     rewrite(path, 3, lambda otlp: otlp[: otlp.index(b"audit.integrity.value") - 4])
-    report = verify(path, trust=trusting(public))
+    report = verify(path, noted=trusting(public))
     assert (codes(report), report.signatures) == ([], Signatures(verified=2, unsigned=1))
 
 
@@ -348,4 +348,4 @@ def test_a_record_in_another_place(signed: tuple[Path, Path]) -> None:
         connection.execute("UPDATE record SET time = ?, observed = ? WHERE sequence = 3", row[1:])
     rewrite(path, 3, lambda _: row[0], "alice")
     assert verify(path).intact
-    assert codes(verify(path, trust=trusting(public))) == [("signature", "record 3")]
+    assert codes(verify(path, noted=trusting(public))) == [("signature", "record 3")]
