@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         InvalidRecord,
     )
     from otel_audit.logger import AuditLogger
+    from otel_audit.notes import SigningKey
     from otel_audit.producer import ProducerKey
     from otel_audit.provider import AuditProvider, configure, get_logger
     from otel_audit.record import Actor, AuditRecord, Receipt, Session, Target
@@ -38,6 +39,7 @@ __all__ = [
     "ProducerKey",
     "Receipt",
     "Session",
+    "SigningKey",
     "Target",
     "__version__",
     "configure",
@@ -61,6 +63,7 @@ _MODULES = {
     "ProducerKey": "producer",
     "Receipt": "record",
     "Session": "record",
+    "SigningKey": "notes",
     "Target": "record",
     "configure": "provider",
     "get_logger": "provider",

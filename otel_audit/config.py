@@ -2,42 +2,51 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, Unpack, get_args
-from urllib.parse import unquote
-
-import platformdirs
 
 from otel_audit.catalog import Durability, EventType, OnFailure
 from otel_audit.errors import ConfigError
 from otel_audit.integrity_settings import resolve_integrity
+from otel_audit.keys import resolve as resolve_key
 from otel_audit.otlp import Profile
-from otel_audit.otlp_settings import OtlpSettings, resolve
-from otel_audit.privacy_settings import with_privacy
 from otel_audit.record import Value
+from otel_audit.resource_settings import resolve_resource
 
 if TYPE_CHECKING:
     from opentelemetry.sdk._logs.export import LogRecordExporter
     from opentelemetry.sdk.resources import Resource
     from structlog.typing import Processor
 
+    from otel_audit.notes import SigningKey
+    from otel_audit.otlp_settings import OtlpSettings
     from otel_audit.producer import ProducerKey
     from otel_audit.producer_keys import Algorithm
 
-__all__ = ["Config", "Settings", "archive_path", "default_archive", "high_water_directory"]
+__all__ = [
+    "Config",
+    "Settings",
+    "archive_path",
+    "default_archive",
+    "high_water_directory",
+    "reads_recorded",
+    "record_settings",
+]
 
 Protocol = Literal["http/protobuf", "grpc"]
+Reads = Literal["on", "off"]
 _EXPORTERS: Final = ("otlp", "console", "none")
 _DESTINATION: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def default_archive() -> Path:
     """Return where the archive is when nobody says: ``audit.db`` in the user's state directory."""
+    import platformdirs  # start-up time: most archives are named
+
     return Path(platformdirs.user_state_path("otel_audit", appauthor=False)) / "audit.db"
 
 
@@ -45,6 +54,26 @@ def archive_path(environ: Mapping[str, str] = os.environ) -> Path:
     """Return the archive's path by the environment: ``OTEL_AUDIT_ARCHIVE``, else the default."""
     given = environ.get("OTEL_AUDIT_ARCHIVE")
     return Path(given).expanduser() if given else default_archive()
+
+
+def reads_recorded(environ: Mapping[str, str] = os.environ) -> bool:
+    """Return whether the command line records who reads an archive: ``OTEL_AUDIT_READS``, on unless it is ``off``.
+
+    Raises:
+        ConfigError: It is neither ``on`` nor ``off``.
+    """
+    return bool(_choice("reads", None, environ, Reads, "on") == "on")
+
+
+def record_settings(environ: Mapping[str, str] = os.environ) -> tuple[Profile, dict[str, Value]]:
+    """Return what records without a provider need of the environment: profile and resource attributes.
+
+    A mistake in the settings of delivery or privacy keeps nobody from reading an archive.
+
+    Raises:
+        ConfigError: One of these is wrong.
+    """
+    return _choice("profile", None, environ, Profile, "logs"), resolve_resource(None, environ)
 
 
 def high_water_directory(given: Any = None, environ: Mapping[str, str] = os.environ) -> Path | None:
@@ -57,6 +86,8 @@ def high_water_directory(given: Any = None, environ: Mapping[str, str] = os.envi
         given = environ.get("OTEL_AUDIT_HIGH_WATER") or None
         given = False if given == "off" else given
     if given is None:
+        import platformdirs  # start-up time, as above
+
         return Path(platformdirs.user_data_path("otel_audit", appauthor=False)) / "high-water"
     if given is False:
         return None
@@ -98,6 +129,8 @@ class Settings(TypedDict, total=False):
     """``OTEL_AUDIT_CHECKPOINT_INTERVAL``: seconds between two checkpoints at the least; 0: none; default 300."""
     high_water: str | os.PathLike[str] | Literal[False] | None
     """``OTEL_AUDIT_HIGH_WATER``: directory of the high-water marks, False (``off``) for none."""
+    signing_key: SigningKey | str | os.PathLike[str] | None
+    """``OTEL_AUDIT_SIGNING_KEY`` (a path): what signs checkpoints, or the path of its file."""
     integrity_key: str | os.PathLike[str] | ProducerKey | None
     """``OTEL_AUDIT_INTEGRITY_KEY`` (a path): the key that signs each record, or the path of its file."""
     integrity_algorithm: Algorithm | None
@@ -138,6 +171,8 @@ class Config:
         processors: structlog processors that run before the record is built, the measures of privacy last.
         checkpoint_interval: Seconds between two checkpoints at the least; 0: none.
         high_water: Directory of the high-water marks; None: none are kept.
+        signing_key: What signs checkpoints; None where nothing does.
+        signing_key_path: The file that it came from, which a rotation replaces; None where it came from none.
         event_types: The application's own event types.
         integrity: The key that signs each record; None where they are not signed.
         resource: Attributes of the OTLP ``Resource``.
@@ -155,6 +190,8 @@ class Config:
     processors: tuple[Processor, ...] = ()
     checkpoint_interval: float = 300.0
     high_water: Path | None = None
+    signing_key: SigningKey | None = None
+    signing_key_path: Path | None = None
     event_types: tuple[EventType, ...] = ()
     integrity: ProducerKey | None = None
     resource: Mapping[str, Value] = field(default_factory=dict)
@@ -173,6 +210,8 @@ class Config:
             ConfigError: A setting is wrong; names it, its value and the remedy.
             TypeError: There is no such setting.
         """
+        from otel_audit.privacy_settings import with_privacy  # start-up time: the command line seldom needs all this
+
         _check_names(settings)
         environ = os.environ
         given: Any = settings.get
@@ -184,6 +223,7 @@ class Config:
             _check_destination(name)
         if "console" in names:
             exporters.setdefault("console", _console())
+        signing_key, signing_key_path = resolve_key(given("signing_key"), environ)
         return cls(
             archive=_archive(given("archive"), environ),
             host=_host(given("host"), environ),
@@ -194,9 +234,11 @@ class Config:
             processors=with_privacy(_processors(settings.get("processors", ())), settings, environ),
             checkpoint_interval=_interval(given("checkpoint_interval"), environ),
             high_water=high_water_directory(given("high_water"), environ),
+            signing_key=signing_key,
+            signing_key_path=signing_key_path,
             event_types=_tuple("event_types", settings.get("event_types", ())),
             integrity=integrity,
-            resource=_resource(given("resource"), environ) | (integrity.resource if integrity else {}),
+            resource=resolve_resource(given("resource"), environ) | (integrity.resource if integrity else {}),
             otlp=_otlp(settings, names, environ, profile),
             exporters=exporters,
             sending=settings.get("ship", True) and environ.get("OTEL_SDK_DISABLED", "").strip().lower() != "true",
@@ -205,6 +247,8 @@ class Config:
 
 def _check_names(settings: Settings) -> None:
     for name in settings.keys() - Settings.__annotations__.keys():
+        import difflib  # for this message only
+
         near = difflib.get_close_matches(name, Settings.__annotations__, 1)
         raise TypeError(f"there is no setting {name!r}" + (f": did you mean {near[0]!r}?" if near else ""))
 
@@ -215,6 +259,8 @@ def _otlp(settings: Settings, names: list[str], environ: Mapping[str, str], prof
         raise ConfigError(f"protocol={protocol!r} is unknown", f"use {' or '.join(map(repr, get_args(Protocol)))}")
     if endpoint is None and names and "otlp" not in names:
         return None
+    from otel_audit.otlp_settings import resolve  # start-up time, as above
+
     otlp = resolve(
         environ,
         endpoint=endpoint,
@@ -312,53 +358,3 @@ def _processors(given: Iterable[Processor]) -> tuple[Processor, ...]:
         if not callable(processor):
             raise ConfigError(f"processors holds {processor!r}", "a structlog processor is a callable")
     return processors
-
-
-def _resource(given: Mapping[str, Value] | Resource | None, environ: Mapping[str, str]) -> dict[str, Value]:
-    """Merge resource attributes as the specification orders them: argument, service name, attributes, default."""
-    attributes: dict[str, Value] = {"service.name": "unknown_service"}
-    for pair in environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","):
-        if not pair.strip():
-            continue
-        key, separator, value = pair.partition("=")
-        if not separator or not key.strip():
-            raise ConfigError(f"OTEL_RESOURCE_ATTRIBUTES holds {pair!r}", "write key=value,key=value")
-        attributes[key.strip()] = unquote(value.strip())
-    if service := environ.get("OTEL_SERVICE_NAME"):
-        attributes["service.name"] = service
-    if given is not None:
-        own: Any = getattr(given, "attributes", given)
-        if not isinstance(own, Mapping):
-            raise ConfigError(f"resource={given!r} cannot be used", "give a mapping, or the SDK's Resource")
-        attributes.update(own)
-    for name, attribute in attributes.items():
-        _check_attribute(name, name, attribute)
-    return attributes
-
-
-def _check_attribute(name: Any, key: Any, value: Any) -> None:
-    """Refuse what OTLP cannot hold, here rather than where it is encoded."""
-    try:
-        if not isinstance(key, str) or not key:
-            raise TypeError
-        key.encode()
-        match value:
-            case None | bool() | float() | bytes():
-                pass
-            case str():
-                value.encode()
-            case int():
-                value.to_bytes(8, signed=True)
-            case Mapping():
-                for inner, item in value.items():
-                    _check_attribute(name, inner, item)
-            case list() | tuple():
-                for item in value:
-                    _check_attribute(name, key, item)
-            case _:
-                raise TypeError
-    except (TypeError, UnicodeEncodeError, OverflowError):
-        raise ConfigError(
-            f"the resource attribute {name!r} is {value!r}",
-            "give str in valid Unicode, int of 64 bits, float, bool, bytes, or lists or maps of these",
-        ) from None

@@ -9,6 +9,7 @@ from contextvars import copy_context
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypedDict, Unpack
 
+import opentelemetry.trace  # noqa: F401 - `build_record` looks it up, and must never find it half loaded
 from structlog import BoundLoggerBase, DropEvent
 from structlog.contextvars import merge_contextvars
 

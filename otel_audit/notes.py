@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, Self
 
 from otel_audit.errors import ConfigError, IntegrityError
 
-__all__ = ["Checkpoint", "Note", "Signature", "SigningKey", "Verifier", "parse_note", "sign_note"]
+__all__ = ["ED25519", "Checkpoint", "Note", "Signature", "SigningKey", "Verifier", "parse_note", "sign_note"]
 
 ED25519: Final = 1
 """The algorithm's byte in keys and key ids."""
@@ -23,6 +23,11 @@ _NAME: Final = re.compile(r"[^\s+]{1,255}")
 _SIGNATURE: Final = re.compile(r"\u2014 ([^\s+]{1,255}) ([A-Za-z0-9+/]{4,}={0,2})")
 _SIZE: Final = re.compile(r"0|[1-9][0-9]{0,18}")
 _LONGEST: Final = 1_000_000
+
+
+def _is_name(text: str) -> bool:
+    # Printable: names stand in notes, in records and on terminals.
+    return _NAME.fullmatch(text) is not None and text.isprintable()
 
 
 class Verifier(NamedTuple):
@@ -37,6 +42,11 @@ class Verifier(NamedTuple):
     public_key: bytes
 
     @property
+    def label(self) -> str:
+        """Name and key id, for people."""
+        return f"{self.name}+{self.key_id.hex()}"
+
+    @property
     def key_id(self) -> bytes:
         """What signature lines tell keys of the same name apart by: 4 bytes."""
         return hashlib.sha256(self.name.encode() + b"\n" + bytes((ED25519,)) + self.public_key).digest()[:4]
@@ -44,7 +54,7 @@ class Verifier(NamedTuple):
     def __str__(self) -> str:
         """Return the verifier's text: name, key id and key."""
         key = base64.b64encode(bytes((ED25519,)) + self.public_key).decode("ascii")
-        return f"{self.name}+{self.key_id.hex()}+{key}"
+        return f"{self.label}+{key}"
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -58,11 +68,13 @@ class Verifier(NamedTuple):
         try:
             key = base64.b64decode(encoded, validate=True)
             verifier = cls(name, key[1:])
-            if not _NAME.fullmatch(name) or len(key) != 33 or key[0] != ED25519 or verifier.key_id.hex() != key_id:
+            if not _is_name(name) or len(key) != 33 or key[0] != ED25519 or verifier.key_id.hex() != key_id:
                 raise ValueError
         except ValueError:
+            # Somebody may give the signing key itself.
+            shown = "this" if "PRIVATE" in text else repr(text[:100])
             raise ConfigError(
-                f"{text[:100]!r} is no verifier of an Ed25519 key", "give what otel-audit keys show prints"
+                f"{shown} is no verifier of an Ed25519 key", "give what otel-audit keys show prints"
             ) from None
         return verifier
 
@@ -94,7 +106,7 @@ class SigningKey:
 
     def __init__(self, name: str, public_key: bytes, sign: Callable[[bytes], bytes]) -> None:
         given: tuple[Any, Any] = (name, public_key)
-        if not isinstance(given[0], str) or not _NAME.fullmatch(name):
+        if not isinstance(given[0], str) or not _is_name(name):
             raise ConfigError(f"a signing key is named {name!r}", "give a name without spaces and +")
         if not isinstance(given[1], bytes) or len(public_key) != 32:
             raise ConfigError(f"the signing key {name!r} has no public key of 32 bytes", "Ed25519 keys have that")
@@ -118,6 +130,11 @@ class Signature(NamedTuple):
     name: str
     key_id: bytes
     signature: bytes
+
+    @property
+    def label(self) -> str:
+        """Name and key id of the key that it claims to be of, for people."""
+        return f"{self.name}+{self.key_id.hex()}"
 
 
 class Note(NamedTuple):
@@ -173,6 +190,8 @@ def parse_note(text: str) -> Note:
             if match is None:
                 raise ValueError
             decoded = base64.b64decode(match[2], validate=True)
+            if base64.b64encode(decoded).decode("ascii") != match[2]:
+                raise ValueError
             signatures.append(Signature(match[1], decoded[:4], decoded[4:]))
     except (ValueError, binascii.Error):
         raise ConfigError("this is no note", "give a file that otel-audit checkpoint or prove wrote") from None
@@ -187,12 +206,20 @@ def sign_note(text: str, key: SigningKey | None) -> Note:
         key: Signs it; None: no signature.
 
     Raises:
+        ConfigError: The key's function failed.
         IntegrityError: What the key's function returned is no signature of the text.
     """
     if key is None:
         return Note(text, ())
-    signature: Any = key.sign(text.encode())
     verifier = key.verifier
+    try:
+        signature: Any = key.sign(text.encode())
+    except Exception as error:
+        # It may ask a service, whose errors nobody here knows.
+        raise ConfigError(
+            f"the signing key {verifier.name!r} does not sign: {type(error).__name__}: {error}",
+            "see what its sign function needs",
+        ) from error
     if not isinstance(signature, bytes) or not verifier.verifies(text.encode(), signature):
         raise IntegrityError(
             f"the signing key {verifier.name!r} returned no signature of its own",

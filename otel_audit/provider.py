@@ -26,9 +26,10 @@ from otel_audit.catalog import Catalog
 from otel_audit.config import Config, Settings
 from otel_audit.delivery.service import make_shippers
 from otel_audit.errors import AuditError, InvalidRecord
+from otel_audit.keys import load
 from otel_audit.logger import AuditLogger
 from otel_audit.metrics import Metrics
-from otel_audit.notes import Checkpoint
+from otel_audit.notes import Checkpoint, SigningKey
 from otel_audit.otlp import encode_resource, encode_scope
 from otel_audit.record import AuditRecord
 from otel_audit.upkeep import Task, Upkeep
@@ -74,7 +75,15 @@ class AuditProvider(forksafe.ForkAware):
         resource = encode_resource(config.resource)
         signer = None if config.integrity is None else config.integrity.signed
         committer = Committer(database, resource, scope, partial(_floor, config), signer)
-        opener = partial(Administration, database.path, resource, scope, profile=config.profile, signer=signer)
+        opener = partial(
+            Administration,
+            database.path,
+            resource,
+            scope,
+            profile=config.profile,
+            signer=signer,
+            verifier=partial(_verifier, config),
+        )
         self._upkeep = upkeep = Upkeep(_tasks(config, committer, opener))
         self.writer = Writer(committer, partial(_committed, metrics, self._shippers, upkeep))
         for shipper in self._shippers:
@@ -192,11 +201,20 @@ def _floor(config: Config, archive_id: str) -> Checkpoint | None:
         return None
 
 
+def _signing_key(config: Config) -> SigningKey | None:
+    """Return the key that signs now: a rotation has put another one into its file."""
+    return config.signing_key if config.signing_key_path is None else load(config.signing_key_path)
+
+
+def _verifier(config: Config) -> str | None:
+    return None if config.signing_key is None else str(config.signing_key.verifier)
+
+
 def _tasks(config: Config, committer: Committer, opener: Callable[[], Administration]) -> list[Task]:
     high_water = None if config.high_water is None else HighWater(config.high_water)
     checkpoints = Checkpoints(
         committer.database.path, opener, committer.tree,
-        key=lambda: None, high_water=high_water, interval=config.checkpoint_interval,
+        key=partial(_signing_key, config), high_water=high_water, interval=config.checkpoint_interval,
     )  # fmt: skip
     return [checkpoints]
 

@@ -20,6 +20,8 @@ settings.load_profile("otel_audit")
 def _clear_telemetry(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("OTEL_")]:
         monkeypatch.delenv(name)
+    # Nearly all tests count records. tests/acceptance/test_cli_reads.py has the default.
+    monkeypatch.setenv("OTEL_AUDIT_READS", "off")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -34,7 +34,9 @@ def _type(name: str, action: str, description: str, *custom: str) -> EventType:
 OWN_TYPES: Final = (
     _type("audit.archive.created", "CREATE", "An archive keeps its own records from here on.", "archive.id"),
     _type("audit.checkpoint", "EXECUTE", "The tree's size and root were stated.", "checkpoint.note"),
-    _type("audit.key.rotated", "UPDATE", "A signing key was followed by another.", "rotation.note", "rotation.key"),
+    _type(
+        "audit.key.rotated", "UPDATE", "A signing key was followed by another.", "rotation.note", "rotation.verifier"
+    ),
     _type("audit.records.erased", "DELETE", "Content was erased.", "removal.sequences", "removal.reason"),
     _type("audit.records.pruned", "DELETE", "Content was removed when its time was over.", "removal.sequences"),
     _type("audit.hold.added", "CREATE", "Records were put under a legal hold.", "hold.id", "hold.reason"),
@@ -73,8 +75,8 @@ class Administration:
         resource: Bytes of the OTLP ``Resource`` that the records belong to.
         scope: Bytes of the OTLP ``InstrumentationScope``.
         profile: Profile of their encoding.
+        verifier: Returns the verifier of the signing key, which the first of the own records binds to the archive.
         signer: Signs each of them, as the application's records are signed.
-        verifier: Verifier of the signing key; the first of the own records binds it to the archive.
         busy_timeout: Seconds to wait for another process's transaction.
     """
 
@@ -85,8 +87,8 @@ class Administration:
         scope: bytes,
         *,
         profile: Profile = "logs",
+        verifier: Callable[[], str | None] = lambda: None,
         signer: Signer | None = None,
-        verifier: str | None = None,
         busy_timeout: float = 10.0,
     ) -> None:
         self.database = Database(path, "write", must_exist=True, busy_timeout=busy_timeout)
@@ -143,8 +145,8 @@ class Administration:
     def _genesis(self, connection: apsw.Connection) -> Own:
         meta = dict(connection.execute("SELECT key, value FROM meta WHERE key IN ('archive_id', 'created')"))
         fields = {"id": meta["archive_id"], "created": meta["created"]}
-        if self._verifier is not None:
-            fields["verifier"] = self._verifier
+        if (verifier := self._verifier()) is not None:
+            fields["verifier"] = verifier
         return Own(GENESIS, "audit.archive.created", {"archive": fields})
 
     def _row(self, own: Own) -> Row:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -187,7 +186,7 @@ class Committer:
         else:
             # Another process wrote. What we knew must be a part of what there is.
             old, new = peak_ends(known.size), peak_ends(size)
-            nodes: dict[int, bytes] = dict(connection.execute(_NODES, (json.dumps([*old, *new]),)))
+            nodes: dict[int, bytes] = dict(connection.execute(_NODES, (_json(old + new),)))
             peaks, same = [nodes[end] for end in new], [nodes.get(end) for end in old] == known.peaks
         if not same:
             raise IntegrityError(
@@ -203,7 +202,7 @@ class Committer:
         if least is None:
             return
         ends = peak_ends(least.size)
-        nodes: dict[int, bytes] = dict(connection.execute(_NODES, (json.dumps(ends),)))
+        nodes: dict[int, bytes] = dict(connection.execute(_NODES, (_json(ends),)))
         peaks = [nodes.get(end, b"") for end in ends]
         if size < least.size or Frontier(least.size, peaks).root() != least.root:
             raise IntegrityError(
@@ -216,6 +215,8 @@ class Committer:
         self, connection: apsw.Connection, rows: Sequence[Row], tree: Frontier
     ) -> tuple[list[object], list[bytes]]:
         """Return the rows' values, one row after the other, and the leaves, which are added to the tree."""
+        if not rows:
+            return [], []  # nor a resource that no record refers to
         if not self._resource_id:
             self._resource_id = _resource_id(connection, *self._header, self._digest)
         salts = os.urandom(32 * len(rows))
@@ -237,6 +238,11 @@ class Committer:
             values += derived
             values += (identity, self._resource_id, leaf, None if sequence & 1 else node, salt, otlp, None)
         return values, leaves
+
+
+def _json(numbers: Sequence[int]) -> str:
+    """Return numbers as a JSON array, without the module, which takes a while to load."""
+    return f"[{','.join(map(str, numbers))}]"
 
 
 def row_of(record: AuditRecord, otlp: bytes, kind: int = EVENT) -> Row:

@@ -6,7 +6,6 @@ import contextlib
 import os
 import random
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, Literal
@@ -369,6 +368,12 @@ def _check_version(connection: apsw.Connection, path: Path) -> int:
     return version
 
 
+def _new_id() -> str:
+    import uuid  # once in an archive's life, and readers need not load it
+
+    return uuid.uuid4().hex
+
+
 def _migrate(connection: apsw.Connection, path: Path) -> None:
     if _check_version(connection, path) == SCHEMA_VERSION:
         return
@@ -376,7 +381,7 @@ def _migrate(connection: apsw.Connection, path: Path) -> None:
         # Another process may have made the archive meanwhile.
         if _check_version(connection, path) < SCHEMA_VERSION:
             connection.execute(schema())
-            archive_id, created = uuid.uuid4().hex, time.time_ns()
+            archive_id, created = _new_id(), time.time_ns()
             connection.execute(
                 "INSERT INTO meta VALUES ('archive_id', ?), ('created', ?), ('folded', 0), ('seal', ?)",
                 (archive_id, created, seal(archive_id, created)),

@@ -1,4 +1,8 @@
-"""Proofs to be checked without the archive: that a record is in a tree, and that a tree extends an earlier one."""
+"""Proofs to be checked without the archive: that a record is in a tree, and that a tree extends an earlier one.
+
+Each names its trees by checkpoints: notes of size and root, signed where there is a key. Of a record whose content was
+removed a proof has the commitment in its place, and shows what the leaf covers.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from otel_audit.archive.database import archive_errors
 from otel_audit.archive.derive import derived
-from otel_audit.archive.leaf import EVENT, commitment, header_digest, leaf_hash
+from otel_audit.archive.leaf import KINDS, commitment, header_digest, leaf_hash
 from otel_audit.archive.merkle import (
     consistency_path,
     inclusion_path,
@@ -21,44 +25,73 @@ from otel_audit.archive.merkle import (
 from otel_audit.archive.query import Archive
 from otel_audit.archive.report import Root
 from otel_audit.errors import ArchiveError, ConfigError, IntegrityError
+from otel_audit.notes import Checkpoint, SigningKey, Verifier, parse_note, sign_note
 from otel_audit.otlp import decode
 from otel_audit.record import AuditRecord
 
-__all__ = ["Proved", "check_proof", "prove_consistency", "prove_inclusion"]
+__all__ = ["Proved", "ProvedLeaf", "check_proof", "prove_consistency", "prove_inclusion"]
 
 _INCLUSION: Final = "otel-audit/inclusion/1"
 _CONSISTENCY: Final = "otel-audit/consistency/1"
 _LARGEST: Final = 2**63 - 1
 _LONGEST_PATH: Final = 128
 _ROW: Final = (
-    "SELECT kind, observed, record_id, host, type, leaf, salt, otlp, resource.resource, scope"
+    "SELECT kind, observed, record_id, host, type, leaf, commitment, salt, otlp, resource.resource, scope"
     " FROM record LEFT JOIN resource ON id = record.resource WHERE sequence = ?"
 )
+
+
+class ProvedLeaf(NamedTuple):
+    """What a record's leaf covers beside the commitment to its content; it stays when the content is removed.
+
+    Args:
+        kind: The record's kind.
+        sequence: Its position.
+        observed: When it was recorded: nanoseconds since the epoch.
+        record_id: Its id.
+        host: Its host.
+        type: Its type.
+    """
+
+    kind: int
+    sequence: int
+    observed: int
+    record_id: str
+    host: str
+    type: str
 
 
 class Proved(NamedTuple):
     """What a proof shows.
 
     Args:
-        record: The record that is in the tree; None for a proof of consistency.
+        leaf: What is in the tree; None for a proof of consistency.
+        record: The record; None for a proof of consistency, and where the content was removed.
         roots: The roots that the proof relates: one for a record, the old and the new for consistency.
+        signers: For each root, those of the given keys that signed its checkpoint.
     """
 
+    leaf: ProvedLeaf | None
     record: AuditRecord | None
     roots: tuple[Root, ...]
+    signers: tuple[tuple[Verifier, ...], ...]
 
 
-def prove_inclusion(archive: Archive, sequence: int, size: int | None = None) -> dict[str, Any]:
+def prove_inclusion(
+    archive: Archive, sequence: int, size: int | None = None, *, key: SigningKey | None = None
+) -> dict[str, Any]:
     """Return a proof that a record is in the archive's tree, with all that is needed to check it, as plain values.
 
     Args:
-        archive: The archive. The proof is made from what it holds, and not checked.
+        archive: The archive. Of what it holds only the proof itself is checked, before it is signed.
         sequence: The record.
         size: Size of the tree, perhaps a past one; None: the present one.
+        key: Signs the tree's checkpoint; None: it is not signed.
 
     Raises:
         ConfigError: There is no such record, or there never was a tree of this size with it.
         ArchiveError: The archive cannot be read, or lacks what the proof needs.
+        IntegrityError: The proof does not hold: the archive was changed.
     """
     with archive.database as connection, archive_errors(archive.path):
         head = int(connection.execute("SELECT max(sequence) FROM record").get or 0)
@@ -68,14 +101,19 @@ def prove_inclusion(archive: Archive, sequence: int, size: int | None = None) ->
                 f"there is no record {sequence} in a tree of {size}", f"the archive holds the records 1 to {head}"
             )
         row: Any = connection.execute(_ROW, (sequence,)).fetchone()
-        if row is None or None in row:
+        if row is None or None in row[:6] or len(row[2]) != 16 or (row[6] is None and None in row[7:]):
             raise ArchiveError(f"record {sequence} or its content is missing", "otel-audit verify says more")
         stored = _Stored(connection)
         path, top = inclusion_path(sequence, size, stored.node, stored.leaf), root(size, stored.node)
-    kind, observed, record_id, host, type_, leaf, salt, otlp, resource, scope = row
-    return {
-        "format": _INCLUSION,
-        "archive_id": archive.id,
+    proof = {"format": _INCLUSION, "archive_id": archive.id, **_record_parts(sequence, row)}
+    proof["tree"] = {"size": size, "root": top.hex(), "path": [step.hex() for step in path]}
+    return _signed(proof, archive.id, (proof,), (Root(size, top),), key)
+
+
+def _record_parts(sequence: int, row: tuple[Any, ...]) -> dict[str, Any]:
+    """Return a record's leaf, and its content or, where that was removed, the commitment to it."""
+    kind, observed, record_id, host, type_, leaf, removed, *content = row
+    parts: dict[str, Any] = {
         "leaf": {
             "kind": kind,
             "sequence": sequence,
@@ -84,21 +122,28 @@ def prove_inclusion(archive: Archive, sequence: int, size: int | None = None) ->
             "host": host,
             "type": type_,
             "hash": leaf.hex(),
-        },
-        "content": {
-            name: base64.b64encode(value).decode("ascii")
-            for name, value in (("salt", salt), ("resource", resource), ("scope", scope), ("otlp", otlp))
-        },
-        "tree": {"size": size, "root": top.hex(), "path": [step.hex() for step in path]},
+        }
     }
+    if removed is not None:
+        return parts | {"commitment": removed.hex()}
+    names = ("salt", "otlp", "resource", "scope")
+    encoded = (base64.b64encode(value).decode("ascii") for value in content)
+    return parts | {"content": dict(zip(names, encoded, strict=True))}
 
 
-def prove_consistency(archive: Archive, old: int, new: int) -> dict[str, Any]:
+def prove_consistency(archive: Archive, old: int, new: int, *, key: SigningKey | None = None) -> dict[str, Any]:
     """Return a proof that the archive's tree of one size extends that of a smaller one, as plain values.
+
+    Args:
+        archive: The archive. Of what it holds only the proof itself is checked, before it is signed.
+        old: Size of the smaller tree.
+        new: Size of the larger one.
+        key: Signs the checkpoints of both; None: they are not signed.
 
     Raises:
         ConfigError: There never were trees of these sizes.
         ArchiveError: The archive cannot be read, or lacks what the proof needs.
+        IntegrityError: The proof does not hold: the archive was changed.
     """
     with archive.database as connection, archive_errors(archive.path):
         head = int(connection.execute("SELECT max(sequence) FROM record").get or 0)
@@ -108,14 +153,32 @@ def prove_consistency(archive: Archive, old: int, new: int) -> dict[str, Any]:
             )
         stored = _Stored(connection)
         path = consistency_path(old, new, stored.node, stored.leaf)
-        before, after = root(old, stored.node), root(new, stored.node)
-    return {
+        before, after = Root(old, root(old, stored.node)), Root(new, root(new, stored.node))
+    proof: dict[str, Any] = {
         "format": _CONSISTENCY,
         "archive_id": archive.id,
-        "old": {"size": old, "root": before.hex()},
-        "new": {"size": new, "root": after.hex()},
+        "old": {"size": old, "root": before.hash.hex()},
+        "new": {"size": new, "root": after.hash.hex()},
         "path": [step.hex() for step in path],
     }
+    return _signed(proof, archive.id, (proof["old"], proof["new"]), (before, after), key)
+
+
+def _signed(
+    proof: dict[str, Any],
+    archive_id: str,
+    parts: Sequence[dict[str, Any]],
+    roots: Sequence[Root],
+    key: SigningKey | None,
+) -> dict[str, Any]:
+    """Return a proof with the checkpoint of each root in its part, signed once it is seen that the proof holds."""
+    texts = [str(Checkpoint.of_archive(archive_id, *one)) for one in roots]
+    for part, text in zip(parts, texts, strict=True):
+        part["checkpoint"] = str(sign_note(text, None))
+    check_proof(proof, roots)
+    for part, text in zip(parts, texts, strict=True):
+        part["checkpoint"] = str(sign_note(text, key))
+    return proof
 
 
 class _Stored:
@@ -139,24 +202,28 @@ class _Stored:
         return found
 
 
-def check_proof(proof: object, roots: Sequence[Root]) -> Proved:
-    """Check a proof against roots that its reader trusts, without the archive.
+def check_proof(proof: object, roots: Sequence[Root] = (), keys: Sequence[Verifier] = ()) -> Proved:
+    """Check a proof against roots or keys that its reader trusts, without the archive.
+
+    Each tree that the proof is about must have a noted root, or a checkpoint that one of the keys signed.
 
     Args:
         proof: What `prove_inclusion` or `prove_consistency` returned, from whatever source.
         roots: Noted roots: the tree's for a record; the old one's and the new one's for consistency.
+        keys: Verifiers of the keys whose checkpoints are believed.
 
     Raises:
-        ConfigError: This is no proof, or a root that it needs was not given.
+        ConfigError: This is no proof, or what it needs was not given: a root, or the key that signed it.
         IntegrityError: The proof does not hold.
     """
     try:
         fields = _Fields(proof)
         form = fields.text("format")
+        trusted = _Trusted(fields.text("archive_id"), roots, keys)
         if form == _INCLUSION:
-            return _check_inclusion(fields, roots)
+            return _check_inclusion(fields, trusted)
         if form == _CONSISTENCY:
-            return _check_consistency(fields, roots)
+            return _check_consistency(fields, trusted)
     except (KeyError, TypeError, AttributeError, UnicodeError, binascii.Error, OverflowError) as error:
         raise ConfigError("this is no proof, or not all of one", "make it with otel-audit prove") from error
     raise ConfigError("this is no proof that is known here", "make it with otel-audit prove")
@@ -205,6 +272,10 @@ class _Fields:
             raise TypeError("path")
         return [_hash(step) for step in steps]
 
+    def has(self, name: str) -> bool:
+        """Tell whether there is a field."""
+        return name in self._value
+
     def part(self, name: str) -> _Fields:
         """Return the fields of an inner object."""
         return _Fields(self._value[name])
@@ -216,50 +287,92 @@ def _hash(value: object) -> bytes:
     return binascii.unhexlify(value)
 
 
-def _trusted(roots: Sequence[Root], size: int, claimed: bytes) -> Root:
-    """Return the noted root of a size, which the proof's own must be."""
-    noted = [noted for noted in roots if noted.size == size]
-    if not noted:
-        raise ConfigError(f"the proof is about a tree of {size}", f"give the root that was noted: --root {size}:HEX")
-    if any(one.hash != claimed for one in noted):
-        raise IntegrityError(f"the tree of {size} has the root {claimed.hex()}, another one was noted")
-    return noted[0]
+class _Trusted:
+    """What the reader of a proof trusts."""
+
+    def __init__(self, archive_id: str, roots: Sequence[Root], keys: Sequence[Verifier]) -> None:
+        self._archive_id = archive_id
+        self._roots = roots
+        self._keys = keys
+
+    def root(self, tree: _Fields, checkpoint: str) -> tuple[Root, tuple[Verifier, ...]]:
+        """Return the root of a tree, which somebody must vouch for, and those of the keys that do."""
+        claimed = Root(tree.number("size"), tree.hash("root"))
+        note = parse_note(checkpoint)
+        if Checkpoint.parse(note.text) != Checkpoint.of_archive(self._archive_id, *claimed):
+            raise IntegrityError(f"the checkpoint is not that of this archive's tree of {claimed.size}")
+        noted = [root for root in self._roots if root.size == claimed.size]
+        if any(root.hash != claimed.hash for root in noted):
+            raise IntegrityError(f"the tree of {claimed.size} has the root {claimed.hash.hex()}, another one was noted")
+        signers = tuple(key for key in dict.fromkeys(self._keys) if note.signed_by(key))
+        if not noted and not signers:
+            root_hint = f"give the root that was noted: --root {claimed.size}:HEX"
+            if not self._keys:
+                raise ConfigError(f"the proof is about a tree of {claimed.size}", root_hint)
+            names = ", ".join(one.label for one in note.signatures) or "nobody"
+            raise ConfigError(
+                f"the checkpoint of the tree of {claimed.size} is signed by {names}, none of the given keys", root_hint
+            )
+        return claimed, signers
 
 
-def _check_inclusion(fields: _Fields, roots: Sequence[Root]) -> Proved:
-    leaf, content, tree = fields.part("leaf"), fields.part("content"), fields.part("tree")
-    size, sequence, observed = tree.number("size"), leaf.number("sequence"), leaf.number("observed")
-    noted = _trusted(roots, size, tree.hash("root"))
-    host, type_, record_id = leaf.text("host"), leaf.text("type"), leaf.text("record_id")
-    salt, otlp = content.content("salt"), content.content("otlp")
-    header = header_digest(content.content("resource"), content.content("scope"))
+def _check_inclusion(fields: _Fields, trusted: _Trusted) -> Proved:
+    part, tree = fields.part("leaf"), fields.part("tree")
+    leaf = ProvedLeaf(
+        part.number("kind"),
+        part.number("sequence"),
+        part.number("observed"),
+        part.text("record_id"),
+        part.text("host"),
+        part.text("type"),
+    )
+    noted, signers = trusted.root(tree, fields.text("checkpoint"))
+    if fields.has("content") == fields.has("commitment"):
+        raise TypeError("either the content or the commitment to it")
+    content = _Content(fields.part("content")) if fields.has("content") else None
+    committed = fields.hash("commitment") if content is None else content.commitment
+    record = None
     try:
-        if leaf.number("kind") != EVENT:
-            raise ValueError(f"kind {leaf.number('kind')} is not known")
-        if len(salt) != 32:
-            raise ValueError("the salt is not 32 bytes")
-        identity = uuid.UUID(record_id)
-        if str(identity) != record_id:
+        identity = uuid.UUID(leaf.record_id)
+        if str(identity) != leaf.record_id:
             raise ValueError("the record's id is not written as usual")
-        made = leaf_hash(EVENT, sequence, observed, identity.bytes, host, type_, commitment(salt, header, otlp))
-        if made != leaf.hash("hash"):
+        if leaf.kind not in KINDS:
+            raise ValueError(f"kind {leaf.kind} is not known")
+        made = leaf_hash(leaf.kind, leaf.sequence, leaf.observed, identity.bytes, leaf.host, leaf.type, committed)
+        if made != part.hash("hash"):
             raise ValueError("the leaf is not the hash of the record")
-        values = derived(otlp)
-        if (values[1], values[2], values[5]) != (observed, host, type_):
-            raise ValueError("the leaf does not say what the record says")
-        if root_from_inclusion(sequence, size, made, tree.path()) != noted.hash:
+        if root_from_inclusion(leaf.sequence, noted.size, made, tree.path()) != noted.hash:
             raise ValueError("the path does not lead to the root")
-        record = decode(otlp, str(identity), sequence=sequence, leaf=made, stream_id=fields.text("archive_id"))
+        if content is not None:
+            record = content.record(leaf, made, fields.text("archive_id"))
     except ValueError as error:
         reason = "text that is no UTF-8" if isinstance(error, UnicodeError) else error
-        raise IntegrityError(f"record {sequence} is not proved: {reason}") from error
-    return Proved(record, (noted,))
+        raise IntegrityError(f"record {leaf.sequence} is not proved: {reason}") from error
+    return Proved(leaf, record, (noted,), (signers,))
 
 
-def _check_consistency(fields: _Fields, roots: Sequence[Root]) -> Proved:
+class _Content:
+    """A record's content, as a proof holds it."""
+
+    def __init__(self, fields: _Fields) -> None:
+        salt, self._otlp = fields.content("salt"), fields.content("otlp")
+        header = header_digest(fields.content("resource"), fields.content("scope"))
+        if len(salt) != 32:
+            raise IntegrityError("the record is not proved: the salt is not 32 bytes")
+        self.commitment = commitment(salt, header, self._otlp)
+
+    def record(self, leaf: ProvedLeaf, made: bytes, archive_id: str) -> AuditRecord:
+        """Return the record, which must say what its leaf says."""
+        values = derived(self._otlp)
+        if (values[1], values[2], values[5]) != (leaf.observed, leaf.host, leaf.type):
+            raise ValueError("the leaf does not say what the record says")
+        return decode(self._otlp, leaf.record_id, sequence=leaf.sequence, leaf=made, stream_id=archive_id)
+
+
+def _check_consistency(fields: _Fields, trusted: _Trusted) -> Proved:
     old, new = fields.part("old"), fields.part("new")
-    before = _trusted(roots, old.number("size"), old.hash("root"))
-    after = _trusted(roots, new.number("size"), new.hash("root"))
+    before, before_signers = trusted.root(old, old.text("checkpoint"))
+    after, after_signers = trusted.root(new, new.text("checkpoint"))
     if not verify_consistency(before.size, after.size, before.hash, after.hash, fields.path()):
         raise IntegrityError(f"it is not proved that the tree of {after.size} extends the one of {before.size}")
-    return Proved(None, (before, after))
+    return Proved(None, None, (before, after), (before_signers, after_signers))

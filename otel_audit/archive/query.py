@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from otel_audit.errors import ArchiveError, ConfigError
 from otel_audit.otlp import LogFields, decode, read_log
 from otel_audit.record import AuditRecord
 
-__all__ = ["Archive", "Row", "open_archive", "read_row"]
+__all__ = ["Archive", "Row", "open_archive", "read_row", "source_table"]
 
 _CHUNK: Final = 256
 _CONTENT: Final = "sequence, record_id, leaf, otlp, resource"
@@ -233,9 +232,10 @@ def _zone_conditions(filter: Filter) -> tuple[list[str], list[int]]:
         terms.append(("last_time >= ?", nanoseconds(filter.since)))
     if filter.until is not None:
         terms.append(("first_time < ?", nanoseconds(filter.until)))
-    if filter.record_id is not None and (number := uuid.UUID(filter.record_id)).version == 7:
+    digits = "" if filter.record_id is None else filter.record_id.replace("-", "")
+    if digits[12:13] == "7" and digits[16] in "89abAB":
         # A UUIDv7 begins with the milliseconds of its making, which is the time of the call.
-        milliseconds = number.int >> 80
+        milliseconds = int(digits[:12], 16)
         terms += [
             ("last_observed >= ?", nanoseconds(milliseconds * 1_000_000)),
             ("first_observed < ?", nanoseconds((milliseconds + 1) * 1_000_000)),
@@ -268,13 +268,16 @@ def _windows(low: int, high: int, folded: int, *, oldest_first: bool, indexed: b
         yield max(low, folded + 1), high
 
 
+def source_table(filter: Filter) -> str:
+    """Return the table to select from, without a look-up in postings; the archive's own records have an index."""
+    return "record INDEXED BY own" if filter.admin else "record"
+
+
 def _source(filter: Filter, start: int, end: int, folded: int) -> tuple[str, tuple[Any, ...]]:
     """Return what to select from: the table, or the sequences that hold every indexed value, joined with it."""
-    if filter.admin:
-        return "record INDEXED BY own", ()
     indexed = filter.indexed
     if not indexed or end > folded:
-        return "record", ()
+        return source_table(filter), ()
     (first_field, first_values), *others = indexed.items()
     conditions = [one_of("q.value", found) for _, found in others]
     terms = "".join(

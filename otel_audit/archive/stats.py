@@ -11,7 +11,7 @@ from typing import Final, Literal
 from otel_audit.archive.database import archive_errors
 from otel_audit.archive.filters import Filter
 from otel_audit.archive.index import EVENTS, ZONE
-from otel_audit.archive.query import Archive, read_row
+from otel_audit.archive.query import Archive, read_row, source_table
 
 __all__ = ["counts", "histogram"]
 
@@ -87,7 +87,7 @@ def counts(archive: Archive, field: Field, filter: Filter = _ALL, *, limit: int 
     low, high, _ = archive.bounds(filter)
     with archive.database as connection, archive_errors(archive.path):
         rows = connection.execute(
-            f"SELECT {field}, count(*) FROM record WHERE sequence BETWEEN ? AND ? AND {condition}"
+            f"SELECT {field}, count(*) FROM {source_table(filter)} WHERE sequence BETWEEN ? AND ? AND {condition}"
             " GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT ?",
             (low, high, *values, limit),
         )

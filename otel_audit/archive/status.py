@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import apsw
 
-from otel_audit.archive.index import EVENTS
+from otel_audit.archive.index import EVENTS, ZONE
 from otel_audit.archive.merkle import Frontier, peak_ends
 
 __all__ = ["DestinationStatus", "Status", "read_status"]
@@ -47,13 +47,15 @@ class Status:
         size: Bytes on disk, WAL included.
         records: How many events with content.
         sequence: The last position: events, tombstones and the archive's own records.
-        first: Nanoseconds: when the first record was recorded; None in an empty archive.
+        first: Nanoseconds: when the first of the events with content was recorded; None where there is none.
         last: Likewise for the last.
         backlog: Records that the slowest destination has still to accept; 0 without a destination.
         oldest_undelivered: Nanoseconds: when the first of them was recorded.
         sqlite: Version of the SQLite library.
         destinations: State of each destination.
         root: Root of the tree over all records, hex; None where nodes are missing.
+        own: How many of the archive's own records, such as reads and erasures.
+        removed: How many events whose content was erased or pruned.
     """
 
     archive: str
@@ -68,6 +70,8 @@ class Status:
     sqlite: str
     destinations: tuple[DestinationStatus, ...]
     root: str | None = None
+    own: int = 0
+    removed: int = 0
 
 
 def read_status(connection: apsw.Connection, path: Path) -> Status:
@@ -89,19 +93,22 @@ def read_status(connection: apsw.Connection, path: Path) -> Status:
     )
     cursor = min((destination.cursor for destination in destinations), default=head)
     oldest = min((n for n in (requeued[0], cursor + 1 if cursor < head else None) if n is not None), default=None)
+    records, own = _records(connection), _own(connection)
     return Status(
         archive=str(path),
         archive_id=str(connection.execute("SELECT value FROM meta WHERE key = 'archive_id'").get),
         size=sum(p.stat().st_size for p in (path, Path(f"{path}-wal")) if p.exists()),
-        records=_records(connection),
+        records=records,
         sequence=head,
-        first=observed(1),
-        last=observed(head),
+        first=_observed(connection, "ASC"),
+        last=_observed(connection, "DESC"),
         backlog=head - cursor + int(requeued[1]),
         oldest_undelivered=None if oldest is None else observed(oldest),
         sqlite=apsw.sqlite_lib_version(),
         destinations=destinations,
         root=_root(connection, head),
+        own=own,
+        removed=head - records - own,
     )
 
 
@@ -124,6 +131,28 @@ def _records(connection: apsw.Connection) -> int:
     return int(in_zones) + int(
         connection.execute(f"SELECT count(*) FROM record WHERE sequence > ? AND {EVENTS}", (folded,)).get
     )
+
+
+def _own(connection: apsw.Connection) -> int:
+    """Count the archive's own records, also those without content: from their index alone."""
+    return int(connection.execute("SELECT count(*) FROM record INDEXED BY own WHERE kind > 1").get)
+
+
+def _observed(connection: apsw.Connection, order: Literal["ASC", "DESC"]) -> int | None:
+    """Return when the first or the last event was recorded; zones lead past tombstones and own records."""
+    folded = int(connection.execute("SELECT value FROM meta WHERE key = 'folded'").get)
+    zone = connection.execute(f"SELECT zone FROM zone WHERE records ORDER BY zone {order} LIMIT 1").get
+    zones = [] if zone is None else [(zone * ZONE + 1, min((zone + 1) * ZONE, folded))]
+    places = [*zones, (folded + 1, 2**62)]
+    for start, end in places if order == "ASC" else reversed(places):
+        found: int | None = connection.execute(
+            f"SELECT observed FROM record WHERE sequence BETWEEN ? AND ? AND {EVENTS}"
+            f" ORDER BY sequence {order} LIMIT 1",
+            (start, end),
+        ).get
+        if found is not None:
+            return found
+    return None
 
 
 def _root(connection: apsw.Connection, size: int) -> str | None:

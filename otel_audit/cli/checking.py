@@ -9,9 +9,9 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from otel_audit.cli.values import NotedRoot, VerifierText
+from otel_audit.cli.values import NotedRoot
 
-__all__ = ["CheckingCommand", "key_option", "progress_bar", "root_option"]
+__all__ = ["CheckingCommand", "progress_bar", "root_option"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _LONG: Final = 100_000
@@ -33,19 +33,6 @@ def root_option(command: _Command) -> _Command:
         multiple=True,
         metavar="SIZE:HEX",
         help="A root that was noted earlier, as status and verify print it. Repeatable.",
-    )
-    return option(command)
-
-
-def key_option(command: _Command) -> _Command:
-    """Give a command the option ``--key``."""
-    option = click.option(
-        "--key",
-        "verifiers",
-        type=VerifierText(),
-        multiple=True,
-        metavar="VKEY",
-        help="The verifier of a signing key, as keys show prints it, or @FILE that holds it. Repeatable.",
     )
     return option(command)
 

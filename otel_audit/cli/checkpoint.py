@@ -9,6 +9,7 @@ import click
 from otel_audit.archive.query import open_archive
 from otel_audit.cli.options import archive_option, chosen_archive
 from otel_audit.cli.safe import escape
+from otel_audit.cli.signing import chosen_key, key_option
 from otel_audit.errors import ArchiveError
 from otel_audit.notes import sign_note
 
@@ -16,8 +17,9 @@ __all__ = ["command"]
 
 
 @click.command(short_help="State what the archive is now.")
+@key_option
 @archive_option
-def command(*, archive: str | None) -> None:
+def command(*, archive: str | None, key: str | None) -> None:
     """Append a checkpoint over all records, and print its note: size and root, signed where there is a key.
 
     The checkpoint is recorded and shipped like an event, unless nothing was recorded since the last one. Whoever keeps
@@ -28,14 +30,17 @@ def command(*, archive: str | None) -> None:
     from otel_audit.archive.highwater import HighWater
     from otel_audit.cli.operating import open_administration
     from otel_audit.config import high_water_directory
+    from otel_audit.keys import load
 
     path = chosen_archive(archive)
     with open_archive(path) as opened:
         checkpoint = present_checkpoint(opened)
-    note = sign_note(str(checkpoint), None)
+    file = chosen_key(key)
+    signer = None if file is None else load(file)
+    note = sign_note(str(checkpoint), signer)
     try:
-        with open_administration(path) as administration:
-            note = append_checkpoint(administration, None, operator())
+        with open_administration(path, signer) as administration:
+            note = append_checkpoint(administration, signer, operator())
         if (directory := high_water_directory()) is not None:
             HighWater(directory).note(note)
     except ArchiveError as error:

@@ -5,11 +5,18 @@ from __future__ import annotations
 import gc
 import importlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import click
 
-__all__ = ["LazyGroup"]
+__all__ = ["LazyGroup", "typed_arguments"]
+
+_ARGUMENTS: Final = "otel_audit.cli.arguments"
+
+
+def typed_arguments(context: click.Context) -> list[str]:
+    """Return the arguments of the command that a `LazyGroup` runs, as they were typed."""
+    return list(context.meta.get(_ARGUMENTS, ()))
 
 
 class LazyGroup(click.Group):
@@ -46,7 +53,9 @@ class LazyGroup(click.Group):
             raise click.UsageError(
                 f"no such command: {args[0]!r} (there are {', '.join(self.list_commands(ctx))})", ctx
             )
-        return super().resolve_command(ctx, args)
+        name, command, rest = super().resolve_command(ctx, args)
+        ctx.meta[_ARGUMENTS] = tuple(rest)
+        return name, command, rest
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the arguments, with the options that precede the command moved behind it."""

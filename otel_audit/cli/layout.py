@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -192,6 +191,8 @@ def _folded(text: str, width: int) -> list[str]:
 
 def wrapped(text: str, width: int, indent: str) -> list[str]:
     """Return a text as lines of at most `width` cells, each behind `indent`; broken between words where it is ASCII."""
+    import textwrap  # start-up time: for notes only
+
     room = max(width - len(indent), _NARROWEST)
     lines = textwrap.wrap(text, room) if text.isascii() else chop_cells(text, room)
     return [indent + line for line in lines]

@@ -2,32 +2,54 @@
 
 from __future__ import annotations
 
+import os
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from otel_audit._version import __version__
 from otel_audit.archive.administration import Administration
-from otel_audit.config import Config
+from otel_audit.config import record_settings
+from otel_audit.integrity_settings import resolve_integrity
+from otel_audit.keys import key_path, load
 from otel_audit.otlp import encode_resource, encode_scope
+
+if TYPE_CHECKING:
+    from otel_audit.notes import SigningKey
 
 __all__ = ["open_administration"]
 
 
-def open_administration(path: Path) -> Administration:
+def open_administration(
+    path: Path, signing_key: SigningKey | None = None, *, busy_timeout: float = 10.0
+) -> Administration:
     """Return what appends the archive's own records, under the resource that the environment describes.
 
     Args:
         path: The archive, which must exist.
+        signing_key: The key that the first of the own records binds to the archive; None: the environment's.
+        busy_timeout: Seconds to wait for another process's transaction.
 
     Raises:
         ConfigError: A setting in the environment is wrong.
     """
-    config = Config.load(archive=path)
-    scope = b"" if config.profile == "signal" else encode_scope("otel_audit", __version__)
-    signer = None if config.integrity is None else config.integrity.signed
+    profile, resource = record_settings()
+    key = resolve_integrity({}, os.environ)
+    if key is not None:
+        resource |= key.resource
+    scope = b"" if profile == "signal" else encode_scope("otel_audit", __version__)
     return Administration(
         path,
-        encode_resource(config.resource),
+        encode_resource(resource),
         scope,
-        profile=config.profile,
-        signer=signer,
+        profile=profile,
+        signer=None if key is None else key.signed,
+        verifier=partial(_verifier, signing_key),
+        busy_timeout=busy_timeout,
     )
+
+
+def _verifier(key: SigningKey | None) -> str | None:
+    if key is None and (file := key_path()) is not None:
+        key = load(file)
+    return None if key is None else str(key.verifier)

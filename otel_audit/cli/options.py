@@ -90,6 +90,11 @@ def filter_options(command: _Command) -> _Command:
             metavar="PATTERN",
             help="Event type; * matches any text. Repeatable; one must match.",
         ),
+        click.option(
+            "--admin",
+            is_flag=True,
+            help="The archive's own records instead: who read it, what was erased or pruned, checkpoints.",
+        ),
         click.option("--global/--no-global", "host_wide", default=None, help="Only, or no, records without a user."),
         click.argument("target", required=False, type=text, metavar="[HOST|USER@HOST]"),
     ):
@@ -107,6 +112,9 @@ def make_filter(given: dict[str, Any]) -> Filter:
         ConfigError: Two of them contradict each other, or one cannot be understood.
     """
     user, host = _target(given.pop("target"))
+    admin = given.pop("admin")
+    if admin and host is not None:
+        _check_own(user, host)
     host_wide = given.pop("host_wide")
     if host_wide and user is not None:
         raise ConfigError("--global asks for records without a user, the target names one", "give the host alone")
@@ -128,6 +136,7 @@ def make_filter(given: dict[str, Any]) -> Filter:
         grep=given.pop("grep"),
         since=given.pop("since"),
         until=given.pop("until"),
+        admin=admin,
         pseudonym=_pseudonyms(key) if key and named else None,
     )
 
@@ -146,6 +155,16 @@ def _target(target: str | None) -> tuple[str | None, str | None]:
     if not host:
         raise ConfigError(f"the target {target!r} names no host", "give HOST or USER@HOST")
     return user if separator else None, host
+
+
+def _check_own(user: str | None, host: str) -> None:
+    from otel_audit.archive.administration import HOST  # start-up time: for this combination only
+
+    if user is not None or host != HOST:
+        raise ConfigError(
+            "--admin asks for the archive's own records, which belong to no host or user of yours",
+            "leave out the target; --where actor.id=NAME asks for who acted",
+        )
 
 
 def _where(pairs: tuple[str, ...]) -> dict[str, str]:

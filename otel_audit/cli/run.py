@@ -28,7 +28,19 @@ fault of otel-audit itself; 130 interrupted.
 @click.group(
     cls=LazyGroup,
     commands_in="otel_audit.cli",
-    names=("checkpoint", "prove", "record", "requeue", "ship", "show", "stats", "status", "verify", "verify-proof"),
+    names=(
+        "checkpoint",
+        "keys",
+        "prove",
+        "record",
+        "requeue",
+        "ship",
+        "show",
+        "stats",
+        "status",
+        "verify",
+        "verify-proof",
+    ),
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
@@ -43,7 +55,8 @@ fault of otel-audit itself; 130 interrupted.
 def command_line(archive: str | None) -> None:
     """Search, watch and ship an archive of audit records.
 
-    Works while the application runs, and when it does not. Options may stand anywhere on the line.
+    Works while the application runs, and when it does not. Options may stand anywhere on the line. Commands that show
+    records leave one in the archive: who read, and what was asked for (show --admin; OTEL_AUDIT_READS=off for none).
     """
 
 

@@ -12,6 +12,7 @@ import click
 
 from otel_audit.archive.filters import Filter, nanoseconds
 from otel_audit.archive.query import Archive, Row, open_archive
+from otel_audit.cli.audited import audited, given
 from otel_audit.cli.options import archive_option, chosen_archive, filter_options, make_filter
 from otel_audit.cli.reading import Reader, follow, head, resume
 from otel_audit.cli.values import FieldList, Limit
@@ -87,14 +88,14 @@ class _Request:
     help="Template of links to traces in tables, with {trace_id}.",
 )
 @archive_option
-def command(*, archive: str | None, **given: Any) -> None:
+def command(*, archive: str | None, **chosen: Any) -> None:
     """Show the records of a host or a user, or of all, newest first.
 
     Newest is by the order of recording. Tables show in parentheses who acted where it was not the user. Off a terminal,
     tables have no colours and symbols, and as much width as they need, or as COLUMNS says.
     """
-    wanted = make_filter(given)
-    request = _Request(one_host=wanted.host is not None, **given)
+    wanted = make_filter(chosen)
+    request = _Request(one_host=wanted.host is not None or wanted.admin, **chosen)
     _check(request, wanted)
     with open_archive(chosen_archive(archive)) as opened:
         _show(opened, wanted, request)
@@ -130,17 +131,17 @@ def _show(archive: Archive, wanted: Filter, request: _Request) -> None:
     printer = _printer(archive, request)
     read = _reader(archive, request)
     limit = _limit(request)
-    end = head(archive)
     checkpoint = None
     if request.checkpoint is not None:
         from otel_audit.cli.cursor import Checkpoint  # start-up time
 
-        checkpoint = Checkpoint(request.checkpoint, archive.id, end)
+        checkpoint = Checkpoint(request.checkpoint, archive.id, head(archive))
+    audited(archive.path, "show", **given())
     printer.start()
     if request.follow:
         follow(archive, read, printer, wanted, limit=limit, checkpoint=checkpoint)
     elif checkpoint is not None:
-        resume(read, printer, wanted, limit=limit, end=end, checkpoint=checkpoint)
+        resume(read, printer, wanted, limit=limit, end=head(archive), checkpoint=checkpoint)
         if not printer.count:
             _remark("no record matches that was not shown before")
     else:

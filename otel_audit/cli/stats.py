@@ -14,6 +14,7 @@ from otel_audit.archive.extent import extent
 from otel_audit.archive.filters import Filter, nanoseconds
 from otel_audit.archive.query import Archive, open_archive
 from otel_audit.archive.stats import counts, histogram
+from otel_audit.cli.audited import audited, given
 from otel_audit.cli.buckets import edges
 from otel_audit.cli.layout import fitted
 from otel_audit.cli.options import archive_option, chosen_archive, filter_options, make_filter
@@ -67,13 +68,14 @@ class _Stats:
     "-o", "--output", "form", type=click.Choice(("text", "json")), default="text", help="Form.  [default: text]"
 )
 @archive_option
-def command(*, archive: str | None, top: int, utc: bool, form: str, **given: Any) -> None:
+def command(*, archive: str | None, top: int, utc: bool, form: str, **chosen: Any) -> None:
     """Count the records of a host or a user, or of all: over time, and by type, user and outcome.
 
     Without --since and --until the histogram reaches from the first to the last event that matches.
     """
-    wanted = make_filter(given)
+    wanted = make_filter(chosen)
     with open_archive(chosen_archive(archive)) as opened:
+        audited(opened.path, "stats", **given())
         stats = _count(opened, wanted, top, utc=utc)
     out = standard_output()
     if form == "json":

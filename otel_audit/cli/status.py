@@ -78,6 +78,8 @@ def _json(status: Status) -> dict[str, Any]:
         "archive_id": status.archive_id,
         "size": status.size,
         "records": status.records,
+        "own": status.own,
+        "removed": status.removed,
         "first": _moment(status.first),
         "last": _moment(status.last),
         "sequence": status.sequence,
@@ -114,6 +116,8 @@ def _text(status: Status, now: int, *, utc: bool) -> Iterator[str]:
     yield f"archive id          {escape(status.archive_id)}"
     yield f"size                {_sizes(status)}"
     yield f"records             {status.records}"
+    yield f"own records         {status.own}"
+    yield f"removed             {status.removed}"
     yield f"sequence            {status.sequence}"
     yield f"root                {'none' if status.root is None else f'{status.sequence}:{status.root}'}"
     yield f"first record        {moment(status.first, 'none')}"

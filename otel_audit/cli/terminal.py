@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 import sys
 from dataclasses import dataclass
 
@@ -32,6 +32,16 @@ def standard_output() -> Terminal:
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
     interactive = sys.stdout.isatty()
-    # COLUMNS first, then the terminal; what is written to a file has no width to keep to.
-    width = shutil.get_terminal_size((UNLIMITED, 24)).columns
-    return Terminal(interactive, width, "utf" in (sys.stdout.encoding or "").lower())
+    return Terminal(interactive, _width(), "utf" in (sys.stdout.encoding or "").lower())
+
+
+def _width() -> int:
+    """Return the width that COLUMNS says, else the terminal; what is written to a file has none to keep to."""
+    # Not by shutil, whose archivers take a twentieth of the command's start.
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isascii() and columns.isdecimal() and len(columns) < 10 and int(columns) > 0:
+        return int(columns)
+    try:
+        return os.get_terminal_size(1).columns or UNLIMITED
+    except OSError:
+        return UNLIMITED

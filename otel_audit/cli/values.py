@@ -27,13 +27,12 @@ __all__ = [
     "ProducerKeyText",
     "Recorded",
     "Seconds",
-    "VerifierText",
     "Whole",
 ]
 
 if TYPE_CHECKING:
     from otel_audit.archive.report import Root, Since
-    from otel_audit.notes import Note, Verifier
+    from otel_audit.notes import Note
     from otel_audit.producer_keys import ProducerVerifier
 
     ParamType = click.ParamType[Any]
@@ -144,26 +143,6 @@ class NotedRoot(ParamType):
         if match is None:
             self.fail(f"{value!r} is no root: give SIZE:HEX as otel-audit status prints it", param, ctx)
         return Root(int(match[1]), bytes.fromhex(match[2]))
-
-
-class VerifierText(ParamType):
-    """The verifier of a signing key, or ``@`` and the file that holds it."""
-
-    name = "verifier"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Verifier:
-        """Return the verifier."""
-        from otel_audit.notes import Verifier  # start-up time
-
-        if isinstance(value, Verifier):
-            return value
-        text = str(value)
-        try:
-            if text.startswith("@"):
-                text = Path(text[1:]).read_text("utf-8")
-            return Verifier.parse(text)
-        except (ConfigError, OSError, UnicodeError) as error:
-            self.fail(f"{str(value)[:200]!r}: {error}", param, ctx)
 
 
 class NoteFile(ParamType):

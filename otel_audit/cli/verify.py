@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from otel_audit.archive.query import open_archive
-from otel_audit.cli.checking import CheckingCommand, key_option, progress_bar, root_option
+from otel_audit.cli.audited import audited, given, not_recorded, recording
+from otel_audit.cli.checking import CheckingCommand, progress_bar, root_option
 from otel_audit.cli.options import archive_option, chosen_archive
 from otel_audit.cli.safe import escape, json_text
+from otel_audit.cli.signing import verifier_option
 from otel_audit.cli.terminal import standard_output
 from otel_audit.cli.values import Beginning, NoteFile, ProducerKeyText
 from otel_audit.integrity_settings import resolve_integrity
@@ -47,7 +49,7 @@ __all__ = ["command"]
     metavar="NOTE",
     help="A file with a checkpoint's note that was kept elsewhere (- reads standard input). Repeatable.",
 )
-@key_option
+@verifier_option
 @click.option(
     "--high-water",
     type=click.Path(file_okay=False),
@@ -88,7 +90,7 @@ def command(
     since: Since,
     roots: tuple[Root, ...],
     notes: tuple[Note, ...],
-    verifiers: tuple[Verifier, ...],
+    keys: tuple[Verifier, ...],
     high_water: str | None,
     against: str | None,
     producer_keys: tuple[ProducerVerifier, ...],
@@ -107,17 +109,24 @@ def command(
     from otel_audit.config import high_water_directory
 
     path = chosen_archive(archive)
-    noted = Noted(roots, notes, verifiers, high_water_directory(high_water), _producers(producer_keys))
+    recorded = recording()  # a wrong setting shows before the work
+    noted = Noted(roots, notes, keys, high_water_directory(high_water), _producers(producer_keys))
     with progress_bar("verifying") as progress:
         report = verify(path, since=since, noted=noted, jobs=jobs, progress=progress, keep=limit)
     comparison = None if against is None else _compare(path, against, limit)
+    faultless = report.intact and (comparison is None or not comparison.fault_count)
+    # Not before: what is verified is what was found. And where it was tampered with, nothing is added to the traces.
+    if faultless:
+        audited(path, "verify", **given())
+    elif recorded:
+        not_recorded("faults were found, and the archive stays as it is")
     standard_output()
     if form == "json":
         sys.stdout.write(json_text(_json(report, comparison), indent=2) + "\n")
     else:
         for line in _text(report, comparison, signed=bool(noted.producers.verifiers)):
             sys.stdout.write(line + "\n")
-    return 0 if report.intact and (comparison is None or not comparison.fault_count) else 1
+    return 0 if faultless else 1
 
 
 def _producers(given: tuple[ProducerVerifier, ...]) -> Trust:

@@ -151,7 +151,7 @@ def test_signed(archive_path: Path) -> None:
 
 
 def appended(path: Path, *own: Own, verifier: str | None = None) -> int:
-    with Administration(path, b"", b"", verifier=verifier) as administration:
+    with Administration(path, b"", b"", verifier=lambda: verifier) as administration:
         return administration.append(lambda _connection, _tree: own)
 
 

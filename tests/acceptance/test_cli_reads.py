@@ -1,0 +1,437 @@
+"""The commands that show records leave one of their own: before anything is shown, or they say why they cannot."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+import textwrap
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+
+from otel_audit.archive.query import open_archive
+from otel_audit.archive.verify import verify
+from otel_audit.provider import AuditProvider
+from tests.acceptance.test_cli_follow import Follower
+from tests.archive_material import wait_until
+from tests.command_line import HOSTILE, environment, fill, json_lines, on_terminal, otel_audit, popen
+
+NOTICE = "otel-audit: this read is not recorded: "
+
+
+@pytest.fixture(autouse=True)
+def _default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OTEL_AUDIT_READS")
+
+
+@pytest.fixture
+def archive(archive_path: Path) -> Path:
+    fill(archive_path, [{"user": f"user-{n}"} for n in range(5)])
+    return archive_path
+
+
+def reads(path: Path) -> list[dict[str, Any]]:
+    """Return what the archive's records of reads say, oldest first."""
+    with open_archive(path) as opened:
+        found = opened.query(admin=True, types=["audit.read"], oldest_first=True)
+        return [dict(record.custom["read"]) for record in found]
+
+
+def last_sequence(path: Path) -> int:
+    with open_archive(path) as opened:
+        return opened.status().sequence
+
+
+@pytest.mark.parametrize(
+    ("arguments", "asked"),
+    [
+        (("show",), {}),
+        (
+            ("show", "user-1@example.com", "--since", "7d", "-n", "3", "--outcome", "success", "--no-show-ip"),
+            {"target": "user-1@example.com", "since": "7d", "limit": "3", "outcome": "success", "show-ip": False},
+        ),
+        (
+            ("show", "--where", "a.b=c", "--where", "d.e=f", "--no-global", "--ip", "10.0.0.0/8", "-o", "jsonl"),
+            {"where": ("a.b=c", "d.e=f"), "global": False, "ip": "10.0.0.0/8", "output": "jsonl"},
+        ),
+        (("stats", "--type", "user.*", "--until", "now"), {"type": ("user.*",), "until": "now"}),
+        (("verify", "--since", "2", "--jobs", "1"), {"since": "2", "jobs": "1"}),
+        (("prove", "3"), {"sequence": "3"}),
+        (("prove", "--consistency", "2", "4"), {"consistency": ("2", "4")}),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_each_reading_command_is_recorded(archive: Path, arguments: tuple[str, ...], asked: dict[str, Any]) -> None:
+    """A command that shows records appends who read, where, which command, and what was asked as it was typed."""
+    done = otel_audit(*arguments, "--archive", archive)
+    assert done.stderr == ""
+    with open_archive(archive) as opened:
+        read, genesis = opened.query(admin=True)
+    assert genesis.type == "audit.archive.created"
+    assert (read.type, read.host, read.user, read.outcome) == ("audit.read", "otel_audit", None, "success")
+    assert read.custom["read"] == {"command": arguments[0], "filter": asked}
+    assert {"pid", "machine"} <= read.custom["process"].keys()
+    assert read.actor.type == "user"
+    assert verify(archive).intact
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("status",), ("show", "--help"), ("stats", "-h"), ("--version",), ("requeue",),
+        ("record", "example.com", "x", "--user", "y"),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_other_commands_are_not(archive: Path, arguments: tuple[str, ...]) -> None:
+    """What shows no records leaves none."""
+    otel_audit(*arguments, OTEL_AUDIT_ARCHIVE=str(archive))
+    assert reads(archive) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (("show", "--limit", "x"), 2),
+        (("show", "--where", "nonsense"), 2),
+        (("show", "--checkpoint", "/nowhere/at/all"), 2),
+        (("show", "--admin", "alice@example.com"), 2),
+        (("prove", "99"), 2),
+        (("prove", "6"), 2),
+        (("prove", "--consistency", "3", "9"), 2),
+        (("stats", "--top", "0"), 2),
+    ],
+)
+def test_what_is_refused_is_no_read(archive: Path, arguments: tuple[str, ...], status: int) -> None:
+    """A command that shows nothing because it was asked wrongly leaves no record either."""
+    otel_audit(*arguments, "--archive", archive, status=status)
+    assert last_sequence(archive) == 5
+
+
+def test_off_and_other_values(archive: Path) -> None:
+    """`off` records nothing and says nothing; any other value but `on` is an error before the work."""
+    assert otel_audit("show", "--archive", archive, OTEL_AUDIT_READS="off").stderr == ""
+    assert reads(archive) == []
+    for command in ("show", "stats", "verify"):
+        refused = otel_audit(command, "--archive", archive, status=2, OTEL_AUDIT_READS="no")
+        assert refused.stdout == ""
+        assert refused.stderr == "otel-audit: OTEL_AUDIT_READS='no' is unknown: use 'on' or 'off'\n"
+    otel_audit("show", "--archive", archive, OTEL_AUDIT_READS="on")
+    otel_audit("show", "--archive", archive, OTEL_AUDIT_READS="")
+    assert len(reads(archive)) == 2
+
+
+def test_settings_of_others_do_not_matter(archive: Path) -> None:
+    """Mistakes in the settings of delivery and privacy keep nobody from reading; the record has the resource's."""
+    otel_audit(
+        "show", "--archive", archive,
+        OTEL_SERVICE_NAME="console-of-ops", OTEL_EXPORTER_OTLP_ENDPOINT="nonsense", OTEL_AUDIT_REDACT="?",
+    )  # fmt: skip
+    exported = otel_audit("show", "--admin", "-o", "otlp", "-n", "2", "--archive", archive).stdout
+    assert "console-of-ops" in exported.splitlines()[1]
+    refused = otel_audit("show", "--archive", archive, status=2, OTEL_RESOURCE_ATTRIBUTES="nonsense")
+    assert "OTEL_RESOURCE_ATTRIBUTES" in refused.stderr
+    assert refused.stdout == ""
+
+
+def test_the_record_is_there_before_the_first_byte(archive: Path) -> None:
+    """Whoever reads the first byte of the output finds the read recorded: a reader that is killed then is, too."""
+    fill(archive, [{"message": "x" * 10_000}] * 30)
+    with popen("show", "--archive", archive, "-o", "jsonl", "-n", "all") as process:
+        assert process.stdout is not None
+        process.stdout.read(1)
+        assert [read["command"] for read in reads(archive)] == ["show"]
+        process.kill()
+    assert verify(archive).intact
+
+
+def test_show_admin_in_all_forms(archive: Path) -> None:
+    """--admin shows the archive's own records instead of events, in each form; none of them is among the events."""
+    otel_audit("show", "user-1@example.com", "--archive", archive)
+    table = otel_audit("show", "--admin", "--show-note", "--archive", archive).stdout
+    assert "Host" not in table.splitlines()[0]
+    assert 'read.command=show read.filter={"target": "user-1@example.com"}' in table
+    with open_archive(archive) as opened:
+        read = next(opened.query(admin=True))
+    assert f"({read.actor.id})  audit.read " in table.splitlines()[1]
+    assert "audit.archive.created" in table
+    assert "user.login.success" not in table
+    lines = json_lines(otel_audit("show", "--admin", "-o", "jsonl", "--archive", archive).stdout)
+    assert [line["type"] for line in lines] == ["audit.read"] * 3 + ["audit.archive.created"]
+    assert [line["sequence"] for line in lines] == [9, 8, 7, 6]
+    array = json.loads(otel_audit("show", "--admin", "-o", "json", "--limit", "1", "--archive", archive).stdout)
+    assert array[0]["custom"]["read"]["filter"] == {"admin": True, "output": "json", "limit": "1"}
+    rows = otel_audit("show", "--admin", "-o", "csv", "--archive", archive, "--fields", "sequence,type,actor.type")
+    assert rows.stdout.splitlines()[1] == "11,audit.read,user"
+    otlp = otel_audit("show", "--admin", "-o", "otlp", "--reverse", "--archive", archive).stdout.splitlines()
+    assert '"eventName": "audit.archive.created"' in otlp[0]
+    assert "(otel_audit)" not in on_terminal("show", "--admin", "--archive", archive)
+    events = json_lines(otel_audit("show", "-o", "jsonl", "--archive", archive).stdout)
+    assert [event["sequence"] for event in events] == [5, 4, 3, 2, 1]
+
+
+def test_choosing_among_own_records(archive: Path) -> None:
+    """All criteria hold for own records; their id finds them with --admin only; a target of others is refused."""
+    otel_audit("stats", "--archive", archive)
+    with open_archive(archive) as opened:
+        (read,) = opened.query(admin=True, types=["audit.read"])
+    show = ("show", "--archive", archive, "-o", "jsonl", "--fields", "record_id")
+    assert otel_audit(*show, "--id", read.record_id).stdout == ""
+    for criteria in (
+        ("--id", read.record_id),
+        ("--where", "read.command=stats"),
+        ("--where", f"actor.id={read.actor.id}", "--type", "audit.*", "--reverse", "-n", "1"),
+        ("otel_audit", "--source", "otel_audit", "--grep", "^stats$"),
+    ):
+        found = json_lines(otel_audit(*show, "--admin", *criteria).stdout)
+        assert found == [{"record_id": read.record_id}], criteria
+    refused = otel_audit(*show, "--admin", "example.com", status=2)
+    assert "which belong to no host or user of yours: leave out the target" in refused.stderr
+
+
+def test_stats_admin(archive: Path) -> None:
+    """`stats --admin` counts own records; `stats` counts none of them, and its chart ends with the last event."""
+    plain = json.loads(otel_audit("stats", "-o", "json", "--archive", archive).stdout)
+    assert plain["records"] == 5
+    own = json.loads(otel_audit("stats", "--admin", "-o", "json", "--archive", archive).stdout)
+    assert own["records"] == 3
+    assert own["types"] == [
+        {"value": "audit.read", "records": 2}, {"value": "audit.archive.created", "records": 1},
+    ]  # fmt: skip
+    assert sum(bucket["records"] for bucket in own["histogram"]) == 3
+    again = json.loads(otel_audit("stats", "-o", "json", "--archive", archive).stdout)
+    assert again == plain
+
+
+def test_status_counts_own_records(archive: Path) -> None:
+    """`status` says how many records are the archive's own, and dates its first and last record by events."""
+    before = json.loads(otel_audit("status", "-o", "json", "--archive", archive).stdout)
+    assert (before["records"], before["own"], before["removed"], before["sequence"]) == (5, 0, 0, 5)
+    otel_audit("show", "--archive", archive)
+    after = json.loads(otel_audit("status", "-o", "json", "--archive", archive).stdout)
+    assert (after["records"], after["own"], after["removed"], after["sequence"]) == (5, 2, 0, 7)
+    assert (after["first"], after["last"]) == (before["first"], before["last"])
+    text = otel_audit("status", "--archive", archive).stdout
+    assert "records             5\nown records         2\nremoved             0\nsequence            7\n" in text
+
+
+def test_a_checkpoint_among_own_records(archive: Path, tmp_path: Path) -> None:
+    """Runs with a checkpoint show each event once, though each run appends a record itself."""
+    show = ("show", "--archive", archive, "-o", "jsonl", "--fields", "user", "--checkpoint", tmp_path / "seen")
+    seen = []
+    for number in range(4):
+        seen += [line["user"] for line in json_lines(otel_audit(*show, "-n", "2").stdout)]
+        fill(archive, [{"user": f"later-{number}"}])
+    for _ in range(3):
+        seen += [line["user"] for line in json_lines(otel_audit(*show).stdout)]
+    assert seen == [f"user-{n}" for n in range(5)] + [f"later-{n}" for n in range(4)]
+    # The last event may lose its content; the file goes on.
+    assert json.loads((tmp_path / "seen").read_text())["sequence"] == last_sequence(archive)
+
+
+def test_follow_is_recorded_once(archive: Path) -> None:
+    """A follower is recorded at its start; what other readers append does not disturb it, --admin follows that."""
+    show = ("show", "--archive", archive, "-f", "-o", "jsonl", "--fields", "user,custom.read.command")
+    with popen(*show) as events, popen(*show, "--admin", "-n", "0") as own:
+        try:
+            following, watching = Follower(events), Follower(own)
+            assert [json.loads(line)["user"] for line in following.lines(5)] == [f"user-{n}" for n in range(5)]
+            wait_until(lambda: len(reads(archive)) == 2)
+            otel_audit("stats", "--archive", archive)
+            fill(archive, [{"user": "later"}])
+            assert json.loads(following.line())["user"] == "later"
+            # It may have begun before the other one was recorded.
+            while '"command": "show"' in (line := watching.line()):
+                pass
+            assert '"command": "stats"' in line
+            assert (following.interrupt(), watching.interrupt()) == (0, 0)
+        finally:
+            events.kill()
+            own.kill()
+    assert [read["command"] for read in reads(archive)] == ["show", "show", "stats"]
+    assert [read["filter"]["follow"] for read in reads(archive)[:2]] == [True, True]
+
+
+@pytest.mark.parametrize("name", sorted(set(HOSTILE) - {"nul"}))
+def test_hostile_filters_are_recorded(archive: Path, name: str) -> None:
+    """Whatever the filter holds is recorded, with a mark where it was altered, and shown harmlessly."""
+    text = HOSTILE[name]
+    otel_audit("show", "--session", text, "--archive", archive, "-o", "jsonl", "--", f"{text}@example.com")
+    (read,) = reads(archive)
+    recorded = text.encode("utf-8", "backslashreplace").decode()
+    assert read["filter"]["target"] == f"{recorded}@example.com"
+    shown = otel_audit("show", "--admin", "--show-note", "--archive", archive).stdout
+    assert all(character.isprintable() or character == "\n" for character in shown)
+    assert ("custom.read.filter:control" in shown) == _has_control(recorded)
+
+
+def _has_control(text: str) -> bool:
+    return any(ord(c) < 32 or 0x7F <= ord(c) < 0xA0 or c in "\u2028\u202e\u2066\u2069" for c in text)
+
+
+def test_arguments_that_are_no_text(archive: Path) -> None:
+    """An argument that is no UTF-8 is recorded with escapes, and the record is marked."""
+    otel_audit("show", b"\xff\xfe@example.com", "--archive", archive)
+    with open_archive(archive) as opened:
+        (read,) = opened.query(admin=True, types=["audit.read"])
+    assert read.custom["read"]["filter"] == {"target": "\\udcff\\udcfe@example.com"}
+    assert read.altered == ("custom.read.filter:escaped",)
+
+
+def test_a_tampered_archive_is_left_alone(archive: Path) -> None:
+    """Where `verify` finds faults it appends nothing and says so; each later verification finds the same."""
+    with closing(apsw.Connection(str(archive))) as connection:
+        connection.execute("UPDATE record SET outcome = 'failure' WHERE sequence = 3")
+    before = archive.read_bytes()
+    for _ in range(2):
+        done = otel_audit("verify", "--archive", archive, status=1)
+        assert done.stderr == f"{NOTICE}faults were found, and the archive stays as it is\n"
+        assert "column: record 3: outcome" in done.stdout
+        assert last_sequence(archive) == 5
+    assert archive.read_bytes() == before
+    assert otel_audit("verify", "--archive", archive, status=1, OTEL_AUDIT_READS="off").stderr == ""
+
+
+def test_a_collector_that_lacks_records_is_a_fault_too(archive: Path, tmp_path: Path) -> None:
+    """Faults of the comparison keep `verify` from appending as well."""
+    received = tmp_path / "received.jsonl"
+    lines = otel_audit("show", "--reverse", "-o", "otlp", "--archive", archive, OTEL_AUDIT_READS="off").stdout
+    received.write_text("".join(lines.splitlines(keepends=True)[:-1]))
+    done = otel_audit("verify", "--against", received, "--archive", archive, status=1)
+    assert NOTICE in done.stderr
+    assert last_sequence(archive) == 5
+    received.write_text(lines)
+    otel_audit("verify", "--against", received, "--archive", archive)
+    assert last_sequence(archive) == 7
+
+
+def test_a_damaged_archive_can_be_shown(archive: Path) -> None:
+    """Where the tree is broken no record can be appended; what can be read is shown, with the notice."""
+    with closing(apsw.Connection(str(archive))) as connection:
+        connection.execute("DELETE FROM record WHERE sequence = 4")
+    done = otel_audit("show", "--archive", archive, "-o", "jsonl", "--fields", "sequence")
+    assert [line["sequence"] for line in json_lines(done.stdout)] == [5, 3, 2, 1]
+    assert done.stderr.startswith(NOTICE)
+    assert last_sequence(archive) == 5
+
+
+def test_verify_reports_what_it_found(archive: Path) -> None:
+    """The report is about the archive before `verify` itself was recorded; its root holds afterwards."""
+    found = json.loads(otel_audit("verify", "-o", "json", "--archive", archive).stdout)
+    assert (found["last"], last_sequence(archive)) == (5, 7)
+    otel_audit("verify", "--root", f"5:{found['root']}", "--archive", archive)
+
+
+def test_a_proof_is_in_the_tree_that_status_shows(archive: Path, tmp_path: Path) -> None:
+    """The record of proving is part of the tree that the proof is about, so that the present root checks it."""
+    proof = tmp_path / "proof.json"
+    proof.write_text(otel_audit("prove", "2", "--archive", archive).stdout)
+    status = json.loads(otel_audit("status", "-o", "json", "--archive", archive).stdout)
+    assert status["sequence"] == 7
+    shown = otel_audit("verify-proof", proof, "--root", f"7:{status['root']}").stdout
+    assert shown.startswith("record 2 is in the tree of 7: ")
+    own = otel_audit("prove", "7", "--archive", archive).stdout
+    assert json.loads(own)["leaf"]["type"] == "audit.read"
+
+
+@pytest.mark.parametrize("command", ["show", "stats", "verify"])
+def test_permissions_that_let_nobody_write(archive: Path, command: str) -> None:
+    """A file without the right to write is read as it is, its mode kept, with one line of notice; by root as well."""
+    archive.chmod(0o444)
+    before = archive.read_bytes()
+    done = otel_audit(command, "--archive", archive)
+    assert done.stderr == f"{NOTICE}{archive} is read-only: its permissions let nobody write\n"
+    assert "user.login.success" in done.stdout or "faults      none" in done.stdout
+    assert archive.read_bytes() == before
+    assert stat.S_IMODE(archive.stat().st_mode) == 0o444
+
+
+@pytest.fixture
+def open_directory() -> Iterator[Path]:
+    directory = Path(tempfile.mkdtemp(prefix="reads-"))
+    directory.chmod(0o755)
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+@pytest.mark.parametrize("command", ["show", "stats", "verify", "prove"])
+def test_somebody_else_reads(open_directory: Path, tmp_path: Path, command: str) -> None:
+    """Another user, who may read the file and not write it, is shown its records, with one line of notice."""
+    path = open_directory / "audit.db"
+    fill(path, [{"user": "alice"}] * 3)
+    path.chmod(0o644)
+    fill(tmp_path / "own.db", [{}])
+    # Others may not be allowed to read Python itself: all modules are loaded by a first run.
+    script = """
+        import contextlib, io, os, sys
+        from otel_audit.cli.run import run
+        own, path, *arguments = sys.argv[1:]
+        with contextlib.redirect_stdout(io.StringIO()):
+            assert run([*arguments, "--archive", own]) == 0
+        os.setegid(65534); os.seteuid(65534)
+        sys.exit(run([*arguments, "--archive", path]))
+    """
+    arguments = [command, "1"] if command == "prove" else [command]
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), tmp_path / "own.db", path, *arguments],
+        env=environment(OTEL_AUDIT_HIGH_WATER="off"), capture_output=True, encoding="utf-8", timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith(f"{NOTICE}{path}: ")
+    assert done.stderr.count("\n") == 1
+    assert "alice" in done.stdout or "3 valid" in done.stdout or "otel-audit/inclusion/1" in done.stdout
+    assert (last_sequence(path), stat.S_IMODE(path.stat().st_mode)) == (3, 0o644)
+
+
+def test_a_link_is_followed(archive: Path, tmp_path: Path) -> None:
+    """Reading through a symbolic link is recorded in the archive that it leads to."""
+    link = tmp_path / "link.db"
+    link.symlink_to(archive)
+    assert otel_audit("show", "--archive", link).stderr == ""
+    assert len(reads(archive)) == 1
+
+
+def test_readers_at_once(archive: Path) -> None:
+    """Readers that start together are all recorded, behind one first record of the archive's own."""
+    processes = [popen("show", f"user-{n}@example.com", "--archive", archive) for n in range(4)]
+    for process in processes:
+        with process:
+            _, err = process.communicate(timeout=60)
+        assert (process.returncode, err) == (0, "")
+    assert sorted(read["filter"]["target"] for read in reads(archive)) == [f"user-{n}@example.com" for n in range(4)]
+    with open_archive(archive) as opened:
+        assert len(list(opened.query(admin=True, types=["audit.archive.created"]))) == 1
+    assert verify(archive).intact
+
+
+def test_reading_beside_a_writer(archive: Path) -> None:
+    """Reads are recorded in between the events of a running application, which goes on recording."""
+    stop = threading.Event()
+
+    def write() -> None:
+        with AuditProvider(archive=archive, ship=False) as provider:
+            log = provider.get_logger("shop", host="example.com")
+            while not stop.wait(0.002):
+                log.audit("user.login.success", user="writer")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(4):
+            assert otel_audit("show", "--archive", archive).stderr == ""
+    finally:
+        stop.set()
+        writer.join(20)
+    assert len(reads(archive)) == 4
+    assert verify(archive).intact
