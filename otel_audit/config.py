@@ -14,8 +14,10 @@ from otel_audit.errors import ConfigError
 from otel_audit.integrity_settings import resolve_integrity
 from otel_audit.keys import resolve as resolve_key
 from otel_audit.otlp import Profile
+from otel_audit.paths import archive_path, high_water_directory
 from otel_audit.record import Value
 from otel_audit.resource_settings import resolve_resource
+from otel_audit.retention_settings import Retention, resolve_retention
 
 if TYPE_CHECKING:
     from opentelemetry.sdk._logs.export import LogRecordExporter
@@ -30,9 +32,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Config",
     "Settings",
-    "archive_path",
-    "default_archive",
-    "high_water_directory",
     "reads_recorded",
     "record_settings",
 ]
@@ -41,19 +40,6 @@ Protocol = Literal["http/protobuf", "grpc"]
 Reads = Literal["on", "off"]
 _EXPORTERS: Final = ("otlp", "console", "none")
 _DESTINATION: Final = re.compile(r"[A-Za-z0-9_-]+")
-
-
-def default_archive() -> Path:
-    """Return where the archive is when nobody says: ``audit.db`` in the user's state directory."""
-    import platformdirs  # start-up time: most archives are named
-
-    return Path(platformdirs.user_state_path("otel_audit", appauthor=False)) / "audit.db"
-
-
-def archive_path(environ: Mapping[str, str] = os.environ) -> Path:
-    """Return the archive's path by the environment: ``OTEL_AUDIT_ARCHIVE``, else the default."""
-    given = environ.get("OTEL_AUDIT_ARCHIVE")
-    return Path(given).expanduser() if given else default_archive()
 
 
 def reads_recorded(environ: Mapping[str, str] = os.environ) -> bool:
@@ -74,26 +60,6 @@ def record_settings(environ: Mapping[str, str] = os.environ) -> tuple[Profile, d
         ConfigError: One of these is wrong.
     """
     return _choice("profile", None, environ, Profile, "logs"), resolve_resource(None, environ)
-
-
-def high_water_directory(given: Any = None, environ: Mapping[str, str] = os.environ) -> Path | None:
-    """Return where the high-water marks are: by argument, by ``OTEL_AUDIT_HIGH_WATER``, else in the user's data.
-
-    Raises:
-        ConfigError: It is no directory's path.
-    """
-    if given is None:
-        given = environ.get("OTEL_AUDIT_HIGH_WATER") or None
-        given = False if given == "off" else given
-    if given is None:
-        import platformdirs  # start-up time, as above
-
-        return Path(platformdirs.user_data_path("otel_audit", appauthor=False)) / "high-water"
-    if given is False:
-        return None
-    if not isinstance(given, (str, os.PathLike)) or not os.fspath(given):
-        raise ConfigError(f"high_water={given!r} is no path", "give a directory apart from the archive's, or False")
-    return Path(given).expanduser().absolute()
 
 
 class Settings(TypedDict, total=False):
@@ -139,6 +105,8 @@ class Settings(TypedDict, total=False):
     """``OTEL_AUDIT_INTEGRITY_CERTIFICATE``: path of the key's X.509 certificate, which is shipped with the records."""
     event_types: Iterable[EventType]
     """The application's own event types."""
+    retention: Mapping[str, str] | str | os.PathLike[str] | None
+    """``OTEL_AUDIT_RETENTION``: how long records of each type keep their content."""
     resource: Mapping[str, Value] | Resource | None
     """Resource attributes, beside ``OTEL_SERVICE_NAME`` and ``OTEL_RESOURCE_ATTRIBUTES``."""
     endpoint: str | None
@@ -175,6 +143,7 @@ class Config:
         signing_key_path: The file that it came from, which a rotation replaces; None where it came from none.
         event_types: The application's own event types.
         integrity: The key that signs each record; None where they are not signed.
+        retention: How long records of each type keep their content.
         resource: Attributes of the OTLP ``Resource``.
         otlp: The OTLP destination; None where there is none.
         exporters: SDK exporters that are destinations too, by name.
@@ -194,10 +163,16 @@ class Config:
     signing_key_path: Path | None = None
     event_types: tuple[EventType, ...] = ()
     integrity: ProducerKey | None = None
+    retention: Retention = field(default_factory=Retention)
     resource: Mapping[str, Value] = field(default_factory=dict)
     otlp: OtlpSettings | None = None
     exporters: Mapping[str, LogRecordExporter] = field(default_factory=dict)
     sending: bool = True
+
+    @property
+    def destinations(self) -> frozenset[str]:
+        """The names of the destinations, whether this process sends or not."""
+        return frozenset((*self.exporters, *(() if self.otlp is None else ("otlp",))))
 
     @classmethod
     def load(cls, **settings: Unpack[Settings]) -> Config:
@@ -219,6 +194,7 @@ class Config:
         profile: Profile = _choice("profile", given("profile"), environ, Profile, "logs")
         integrity = resolve_integrity(settings, environ)
         exporters = dict(given("exporters") or {})
+        event_types = _tuple("event_types", settings.get("event_types", ()))
         for name in exporters:
             _check_destination(name)
         if "console" in names:
@@ -236,7 +212,8 @@ class Config:
             high_water=high_water_directory(given("high_water"), environ),
             signing_key=signing_key,
             signing_key_path=signing_key_path,
-            event_types=_tuple("event_types", settings.get("event_types", ())),
+            event_types=event_types,
+            retention=resolve_retention(given("retention"), event_types, environ),
             integrity=integrity,
             resource=resolve_resource(given("resource"), environ) | (integrity.resource if integrity else {}),
             otlp=_otlp(settings, names, environ, profile),

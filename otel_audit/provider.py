@@ -9,7 +9,7 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, Unpack
@@ -17,22 +17,19 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 from otel_audit import forksafe
 from otel_audit._version import __version__
 from otel_audit.archive.administration import Administration
-from otel_audit.archive.checkpoints import Checkpoints
 from otel_audit.archive.commit import Committer
 from otel_audit.archive.database import Database
-from otel_audit.archive.highwater import HighWater
 from otel_audit.archive.writer import Writer
 from otel_audit.catalog import Catalog
 from otel_audit.config import Config, Settings
 from otel_audit.delivery.service import make_shippers
 from otel_audit.errors import AuditError, InvalidRecord
-from otel_audit.keys import load
 from otel_audit.logger import AuditLogger
 from otel_audit.metrics import Metrics
-from otel_audit.notes import Checkpoint, SigningKey
 from otel_audit.otlp import encode_resource, encode_scope
 from otel_audit.record import AuditRecord
-from otel_audit.upkeep import Task, Upkeep
+from otel_audit.tasks import floor, make_tasks, verifier
+from otel_audit.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from otel_audit.delivery.shipper import Shipper
@@ -74,7 +71,7 @@ class AuditProvider(forksafe.ForkAware):
             pass  # what is wrong with the archive shows here, not at the first event
         resource = encode_resource(config.resource)
         signer = None if config.integrity is None else config.integrity.signed
-        committer = Committer(database, resource, scope, partial(_floor, config), signer)
+        committer = Committer(database, resource, scope, partial(floor, config), signer)
         opener = partial(
             Administration,
             database.path,
@@ -82,9 +79,9 @@ class AuditProvider(forksafe.ForkAware):
             scope,
             profile=config.profile,
             signer=signer,
-            verifier=partial(_verifier, config),
+            verifier=partial(verifier, config),
         )
-        self._upkeep = upkeep = Upkeep(_tasks(config, committer, opener))
+        self._upkeep = upkeep = Upkeep(make_tasks(config, committer, opener))
         self.writer = Writer(committer, partial(_committed, metrics, self._shippers, upkeep))
         for shipper in self._shippers:
             shipper.on_export = partial(metrics.exported, shipper.name)
@@ -188,35 +185,6 @@ class AuditProvider(forksafe.ForkAware):
     def after_fork_in_child(self) -> None:
         """Forget a shutdown that another thread of the parent is in."""
         self._shutdown_lock = threading.RLock()
-
-
-def _floor(config: Config, archive_id: str) -> Checkpoint | None:
-    """Return the high-water mark of an archive. Nobody can read it: that must not keep anything from being recorded."""
-    if config.high_water is None:
-        return None
-    try:
-        return HighWater(config.high_water).read(archive_id)
-    except AuditError as error:
-        _log.error("the high-water mark of %s cannot be read: %s", config.archive, error)
-        return None
-
-
-def _signing_key(config: Config) -> SigningKey | None:
-    """Return the key that signs now: a rotation has put another one into its file."""
-    return config.signing_key if config.signing_key_path is None else load(config.signing_key_path)
-
-
-def _verifier(config: Config) -> str | None:
-    return None if config.signing_key is None else str(config.signing_key.verifier)
-
-
-def _tasks(config: Config, committer: Committer, opener: Callable[[], Administration]) -> list[Task]:
-    high_water = None if config.high_water is None else HighWater(config.high_water)
-    checkpoints = Checkpoints(
-        committer.database.path, opener, committer.tree,
-        key=partial(_signing_key, config), high_water=high_water, interval=config.checkpoint_interval,
-    )  # fmt: skip
-    return [checkpoints]
 
 
 def _committed(metrics: Metrics, shippers: Iterable[Shipper], upkeep: Upkeep, records: int, head: int) -> None:

@@ -16,7 +16,7 @@ from otel_audit.errors import ConfigError
 from otel_audit.otlp import LogFields
 from otel_audit.record import Value, canonical_address
 
-__all__ = ["Filter", "nanoseconds", "one_of"]
+__all__ = ["Filter", "glob_pattern", "nanoseconds", "one_of"]
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -179,7 +179,7 @@ class Filter:
             add(f"user IS {'' if self.host_wide else 'NOT '}NULL")
         for column, patterns in (("type", self.types), ("source", self.sources)):
             if patterns:
-                add("(" + " OR ".join([f"{column} GLOB ?"] * len(patterns)) + ")", *map(_glob, patterns))
+                add("(" + " OR ".join([f"{column} GLOB ?"] * len(patterns)) + ")", *map(glob_pattern, patterns))
         if self.record_id is not None:
             add("record_id = ?", bytes.fromhex(self.record_id.replace("-", "")))
         for term, moment in (("time >= ?", self.since), ("time < ?", self.until)):
@@ -265,6 +265,6 @@ def _recorded(text: str | None) -> str | None:
     return None if text is None else Cleaner().text(text, "")
 
 
-def _glob(pattern: str) -> str:
+def glob_pattern(pattern: str) -> str:
     """Return a pattern in which only ``*`` is special, for SQLite's GLOB."""
     return Cleaner().text(pattern, "").replace("[", "[[]").replace("?", "[?]")

@@ -46,6 +46,8 @@ def remove(connection: apsw.Connection, ranges: Iterable[Range]) -> None:
         ranges: The records; those without content stay as they are.
     """
     zones = set[int]()
+    # By name, which the table is sorted by: it can be large, and the ranges many.
+    destinations = [name for (name,) in connection.execute("SELECT name FROM destination")]
     for first, last in ranges:
         rows: Any = connection.execute(_CONTENT, (first, last)).fetchall()
         for sequence, salt, digest, otlp, *values in rows:
@@ -57,7 +59,10 @@ def remove(connection: apsw.Connection, ranges: Iterable[Range]) -> None:
                     connection.execute(_POSTING, ((sequence - 1) // RUN, FIELDS[name], value, sequence))
             zones.add((sequence - 1) // ZONE)
         # What is gone can be sent no more.
-        connection.execute("DELETE FROM dead_letter WHERE sequence BETWEEN ? AND ?", (first, last))
+        for name in destinations:
+            connection.execute(
+                "DELETE FROM dead_letter WHERE destination = ? AND sequence BETWEEN ? AND ?", (name, first, last)
+            )
     refold_zones(connection, zones)
 
 

@@ -29,8 +29,8 @@ def command(*, archive: str | None, key: str | None) -> None:
     from otel_audit.archive.checkpoints import append_checkpoint, present_checkpoint
     from otel_audit.archive.highwater import HighWater
     from otel_audit.cli.operating import open_administration
-    from otel_audit.config import high_water_directory
     from otel_audit.keys import load
+    from otel_audit.paths import high_water_directory
 
     path = chosen_archive(archive)
     with open_archive(path) as opened:

@@ -42,7 +42,7 @@ def chosen_archive(given: str | None) -> Path:
     """Return the archive's path: the option's, else the environment's, else the default."""
     if given is not None:
         return Path(given)
-    from otel_audit.config import archive_path  # start-up time
+    from otel_audit.paths import archive_path  # start-up time
 
     return archive_path(os.environ)
 

@@ -30,8 +30,10 @@ fault of otel-audit itself; 130 interrupted.
     commands_in="otel_audit.cli",
     names=(
         "checkpoint",
+        "hold",
         "keys",
         "prove",
+        "prune",
         "record",
         "requeue",
         "ship",

@@ -14,6 +14,7 @@ from otel_audit.archive.query import open_archive
 from otel_audit.archive.status import DestinationStatus, Status
 from otel_audit.cli.options import archive_option, chosen_archive
 from otel_audit.cli.safe import escape, json_text
+from otel_audit.cli.sizes import size_text
 from otel_audit.cli.terminal import standard_output
 from otel_audit.cli.times import age, shown_time
 from otel_audit.cli.values import Duration
@@ -148,14 +149,5 @@ def _sizes(status: Status) -> str:
         log = Path(f"{status.archive}-wal").stat().st_size
     except OSError:
         log = 0
-    own = _size(max(status.size - log, 0))
-    return f"{own} (+ {_size(log)} write-ahead log)" if log else own
-
-
-def _size(size: int) -> str:
-    number = float(size)
-    for unit in ("bytes", "KiB", "MiB"):
-        if number < 1024:
-            return f"{number:.0f} {unit}" if unit == "bytes" else f"{number:.1f} {unit}"
-        number /= 1024
-    return f"{number:.1f} GiB"
+    own = size_text(max(status.size - log, 0))
+    return f"{own} (+ {size_text(log)} write-ahead log)" if log else own

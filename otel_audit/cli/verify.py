@@ -106,7 +106,7 @@ def command(
     the archive cannot be read, 3 on wrong usage.
     """
     from otel_audit.archive.verify import Noted, verify  # start-up time
-    from otel_audit.config import high_water_directory
+    from otel_audit.paths import high_water_directory
 
     path = chosen_archive(archive)
     recorded = recording()  # a wrong setting shows before the work

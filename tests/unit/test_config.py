@@ -11,8 +11,9 @@ from opentelemetry.sdk._logs.export import ConsoleLogRecordExporter, InMemoryLog
 from opentelemetry.sdk.resources import Resource
 
 from otel_audit.catalog import EventType
-from otel_audit.config import Config, archive_path, default_archive
+from otel_audit.config import Config
 from otel_audit.errors import ConfigError
+from otel_audit.paths import archive_path, default_archive
 
 MEMORY: Any = InMemoryLogRecordExporter
 
@@ -32,6 +33,15 @@ def test_defaults(tmp_path: Path) -> None:
     assert config.archive == default_archive() == archive_path()
     assert (config.profile, config.durability, config.on_failure) == ("logs", "commit", "raise")
     assert (config.otlp, config.sending) == (None, True)
+
+
+def test_destinations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The destinations are the collector and the exporters, also of a process that sends nothing."""
+    assert Config.load().destinations == frozenset()
+    assert Config.load(endpoint="http://collector", ship=False).destinations == {"otlp"}
+    assert Config.load(endpoint="http://collector", exporters={"own": MEMORY()}).destinations == {"otlp", "own"}
+    monkeypatch.setenv("OTEL_LOGS_EXPORTER", "console")
+    assert Config.load().destinations == {"console"}
 
 
 ENVIRONMENT = [

@@ -1,0 +1,45 @@
+"""Where the archive and the high-water marks are, by the environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from otel_audit.errors import ConfigError
+
+__all__ = ["archive_path", "default_archive", "high_water_directory"]
+
+
+def default_archive() -> Path:
+    """Return where the archive is when nobody says: ``audit.db`` in the user's state directory."""
+    import platformdirs  # start-up time: most archives are named
+
+    return Path(platformdirs.user_state_path("otel_audit", appauthor=False)) / "audit.db"
+
+
+def archive_path(environ: Mapping[str, str] = os.environ) -> Path:
+    """Return the archive's path by the environment: ``OTEL_AUDIT_ARCHIVE``, else the default."""
+    given = environ.get("OTEL_AUDIT_ARCHIVE")
+    return Path(given).expanduser() if given else default_archive()
+
+
+def high_water_directory(given: Any = None, environ: Mapping[str, str] = os.environ) -> Path | None:
+    """Return where the high-water marks are: by argument, by ``OTEL_AUDIT_HIGH_WATER``, else in the user's data.
+
+    Raises:
+        ConfigError: It is no directory's path.
+    """
+    if given is None:
+        given = environ.get("OTEL_AUDIT_HIGH_WATER") or None
+        given = False if given == "off" else given
+    if given is None:
+        import platformdirs  # start-up time, as above
+
+        return Path(platformdirs.user_data_path("otel_audit", appauthor=False)) / "high-water"
+    if given is False:
+        return None
+    if not isinstance(given, (str, os.PathLike)) or not os.fspath(given):
+        raise ConfigError(f"high_water={given!r} is no path", "give a directory apart from the archive's, or False")
+    return Path(given).expanduser().absolute()
