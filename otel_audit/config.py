@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, Unpack, get_ar
 from otel_audit.catalog import Durability, EventType, OnFailure
 from otel_audit.errors import ConfigError
 from otel_audit.integrity_settings import resolve_integrity
-from otel_audit.keys import resolve as resolve_key
 from otel_audit.otlp import Profile
 from otel_audit.paths import archive_path, high_water_directory
 from otel_audit.record import Value
@@ -37,7 +36,6 @@ __all__ = [
 ]
 
 Protocol = Literal["http/protobuf", "grpc"]
-Reads = Literal["on", "off"]
 _EXPORTERS: Final = ("otlp", "console", "none")
 _DESTINATION: Final = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -46,9 +44,12 @@ def reads_recorded(environ: Mapping[str, str] = os.environ) -> bool:
     """Return whether the command line records who reads an archive: ``OTEL_AUDIT_READS``, on unless it is ``off``.
 
     Raises:
-        ConfigError: It is neither ``on`` nor ``off``.
+        ConfigError: It is neither ``on`` nor ``off``, in any case.
     """
-    return bool(_choice("reads", None, environ, Reads, "on") == "on")
+    given = environ.get("OTEL_AUDIT_READS", "")
+    if given.lower() not in {"", "on", "off"}:
+        raise ConfigError(f"OTEL_AUDIT_READS={given!r} is unknown", "use 'on' or 'off'")
+    return given.lower() != "off"
 
 
 def record_settings(environ: Mapping[str, str] = os.environ) -> tuple[Profile, dict[str, Value]]:
@@ -185,7 +186,9 @@ class Config:
             ConfigError: A setting is wrong; names it, its value and the remedy.
             TypeError: There is no such setting.
         """
-        from otel_audit.privacy_settings import with_privacy  # start-up time: the command line seldom needs all this
+        # Start-up time: the command line seldom needs all this.
+        from otel_audit.keys import resolve as resolve_key
+        from otel_audit.privacy_settings import with_privacy
 
         _check_names(settings)
         environ = os.environ

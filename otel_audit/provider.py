@@ -14,7 +14,15 @@ from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from otel_audit import forksafe
+# What `Config.load` imports late, for the command line's sake: a daemon that changed its user or its root by then may
+# not be able to.
+import platformdirs  # noqa: F401
+
+from otel_audit import (
+    forksafe,
+    otlp_settings,  # noqa: F401
+    privacy_settings,  # noqa: F401
+)
 from otel_audit._version import __version__
 from otel_audit.archive.administration import Administration
 from otel_audit.archive.commit import Committer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import apsw
 
@@ -12,8 +12,13 @@ from otel_audit.archive.database import Database, archive_errors
 from otel_audit.archive.leaf import EVENT, commitment, header_digest, leaf_hash
 from otel_audit.archive.merkle import Frontier, peak_ends
 from otel_audit.errors import IntegrityError
-from otel_audit.notes import Checkpoint
 from otel_audit.record import AuditRecord
+
+if TYPE_CHECKING:
+    # Start-up time: nothing of it is used here.
+    from otel_audit.notes import Checkpoint
+
+    Floor = Callable[[str], Checkpoint | None]
 
 __all__ = ["Committer", "Make", "Row", "Signer", "columns", "row_of"]
 
@@ -38,8 +43,6 @@ Row = tuple[
 A plain tuple of plain values, which the garbage collector soon leaves alone: with queues of 16,384 named tuples it took
 a sixth of the time.
 """
-
-Floor = Callable[[str], Checkpoint | None]
 
 Signer = Callable[[bytes, str, int, str], bytes]
 """Returns a record's bytes with its signature: of the bytes, the record's id, its sequence, and the archive's id."""

@@ -266,6 +266,8 @@ def connect_to_read(path: Path) -> tuple[apsw.Connection, bool]:
     _check_regular(path)
     flags = apsw.SQLITE_OPEN_READONLY
     connection = apsw.Connection(str(path), flags=flags)
+    # The last writer to close has the file to itself for a moment.
+    connection.set_busy_timeout(10_000)
     try:
         connection.execute("SELECT 1 FROM sqlite_schema").get  # noqa: B018 - runs the statement
     except (apsw.CantOpenError, apsw.ReadOnlyError):

@@ -6,15 +6,17 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from otel_audit.archive.database import Database, archive_errors
 from otel_audit.archive.filters import Filter, nanoseconds, one_of
 from otel_audit.archive.index import RUN, ZONE
-from otel_audit.archive.status import Status, read_status
 from otel_audit.errors import ArchiveError, ConfigError
 from otel_audit.otlp import LogFields, decode, read_log
 from otel_audit.record import AuditRecord
+
+if TYPE_CHECKING:
+    from otel_audit.archive.status import Status
 
 __all__ = ["Archive", "Row", "open_archive", "read_row", "source_table"]
 
@@ -163,6 +165,8 @@ class Archive:
 
     def status(self) -> Status:
         """Return the state of the archive and of its delivery."""
+        from otel_audit.archive.status import read_status  # start-up time: most readers do not ask
+
         with self.database as connection, archive_errors(self.path):
             connection.execute("BEGIN")
             try:

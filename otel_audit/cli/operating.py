@@ -11,7 +11,6 @@ from otel_audit._version import __version__
 from otel_audit.archive.administration import Administration
 from otel_audit.config import record_settings
 from otel_audit.integrity_settings import resolve_integrity
-from otel_audit.keys import key_path, load
 from otel_audit.otlp import encode_resource, encode_scope
 
 if TYPE_CHECKING:
@@ -50,6 +49,8 @@ def open_administration(
 
 
 def _verifier(key: SigningKey | None) -> str | None:
+    from otel_audit.keys import key_path, load  # start-up time: the first of the own records alone needs them
+
     if key is None and (file := key_path()) is not None:
         key = load(file)
     return None if key is None else str(key.verifier)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -13,6 +15,7 @@ import apsw
 import click
 import pytest
 
+from otel_audit import keys
 from otel_audit.archive import administration
 from otel_audit.archive.query import open_archive
 from otel_audit.archive.verify import verify
@@ -83,6 +86,24 @@ def test_a_stuck_lock_holder(
     assert "another process holds the archive's write lock" in err
     audited(archive, "show")
     assert capsys.readouterr().err == ""
+
+
+def test_a_reader_waits_for_a_writer_that_closes(archive: Path) -> None:
+    """The last writer to close has the file to itself for a moment: whoever opens it then waits, and reads."""
+    # The bytes by which SQLite locks a file: all of the shared ones, as for itself alone.
+    script = """
+        import fcntl, sys, time
+        with open(sys.argv[1], "r+b") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX, 510, 0x40000002)
+            print(flush=True)
+            time.sleep(0.5)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), str(archive)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.read(1)
+        with open_archive(archive) as reader:
+            assert len(list(reader.query())) == 3
 
 
 def test_an_interrupt_ends_the_command(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +191,8 @@ def test_the_settings() -> None:
     assert reads_recorded({"OTEL_AUDIT_READS": ""})
     assert reads_recorded({"OTEL_AUDIT_READS": "on"})
     assert not reads_recorded({"OTEL_AUDIT_READS": "off"})
-    for value in ("OFF", "0", "false", " off"):
+    assert not reads_recorded({"OTEL_AUDIT_READS": "OFF"})
+    for value in ("0", "false", " off", "o\u017ff"):
         with pytest.raises(ConfigError, match="OTEL_AUDIT_READS") as raised:
             reads_recorded({"OTEL_AUDIT_READS": value})
         assert repr(value) in raised.value.message
@@ -181,6 +203,25 @@ def test_the_settings() -> None:
     )  # fmt: skip
     with pytest.raises(ConfigError, match="OTEL_AUDIT_PROFILE"):
         record_settings({"OTEL_AUDIT_PROFILE": "?"})
+
+
+def test_the_signing_key_is_asked_for_once(archive: Path, tmp_path: Path) -> None:
+    """The first own record binds the key to the archive; a key that a reader may not use keeps nobody from reading."""
+    path = tmp_path / "signing.key"
+    verifier = str(keys.create(path, "k").verifier)
+    path.chmod(0o644)
+    refused = otel_audit("show", "--archive", archive, OTEL_AUDIT_SIGNING_KEY=str(path))
+    assert refused.stderr.startswith(f"{NOTICE}")
+    assert "0644" in refused.stderr
+    assert "alice" in refused.stdout
+    path.chmod(0o600)
+    assert otel_audit("show", "--archive", archive, OTEL_AUDIT_SIGNING_KEY=str(path)).stderr == ""
+    with open_archive(archive) as opened:
+        (genesis,) = opened.query(admin=True, types=["audit.archive.created"])
+    assert genesis.custom["archive"]["verifier"] == verifier
+    path.unlink()
+    assert otel_audit("show", "--archive", archive, OTEL_AUDIT_SIGNING_KEY=str(path)).stderr == ""
+    assert verify(archive).intact
 
 
 def test_in_the_profile_of_the_draft(archive: Path) -> None:
