@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     )
     from otel_audit.logger import AuditLogger
     from otel_audit.notes import SigningKey
+    from otel_audit.producer import ProducerKey
     from otel_audit.provider import AuditProvider, configure, get_logger
     from otel_audit.record import Actor, AuditRecord, Receipt, Session, Target
 
@@ -35,6 +36,7 @@ __all__ = [
     "EventType",
     "IntegrityError",
     "InvalidRecord",
+    "ProducerKey",
     "Receipt",
     "Session",
     "SigningKey",
@@ -58,6 +60,7 @@ _MODULES = {
     "EventType": "catalog",
     "IntegrityError": "errors",
     "InvalidRecord": "errors",
+    "ProducerKey": "producer",
     "Receipt": "record",
     "Session": "record",
     "SigningKey": "notes",

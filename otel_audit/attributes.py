@@ -26,6 +26,12 @@ __all__ = [
     "GEO_CONTINENT_CODE",
     "GEO_COUNTRY_ISO_CODE",
     "HOST",
+    "INTEGRITY_ALGORITHM",
+    "INTEGRITY_CANONICALIZATION",
+    "INTEGRITY_CERTIFICATE",
+    "INTEGRITY_PREFIX",
+    "INTEGRITY_SIGNER",
+    "INTEGRITY_VALUE",
     "LOG_RECORD_UID",
     "OUTCOME",
     "RECORD_ID",
@@ -40,6 +46,7 @@ __all__ = [
     "SOURCE_TYPE",
     "TARGET_ID",
     "TARGET_TYPE",
+    "UNSIGNED",
     "USER_AGENT_ORIGINAL",
     "USER_ID",
     "USER_NAME",
@@ -57,6 +64,12 @@ SOURCE_ID: Final = "audit.source.id"  # the network origin
 SOURCE_TYPE: Final = "audit.source.type"
 SEQUENCE_NUMBER: Final = "audit.sequence.number"
 SEQUENCE_STREAM_ID: Final = "audit.sequence.stream_id"
+INTEGRITY_PREFIX: Final = "audit.integrity."
+INTEGRITY_VALUE: Final = "audit.integrity.value"
+INTEGRITY_SIGNER: Final = "audit.integrity.signer"
+INTEGRITY_CANONICALIZATION: Final = "audit.integrity.canonicalization"
+INTEGRITY_ALGORITHM: Final = "audit.integrity.algorithm"  # of the Resource, as the next one
+INTEGRITY_CERTIFICATE: Final = "audit.integrity.certificate"
 SCHEMA_VERSION: Final = "audit.schema.version"
 SCHEMA_VERSION_VALUE: Final = "0.1.0"
 
@@ -65,4 +78,5 @@ HOST: Final = "otel_audit.host"
 SOURCE: Final = "otel_audit.source"  # the component that recorded
 SESSION_TYPE: Final = "otel_audit.session.type"
 ALTERED: Final = "otel_audit.altered"
+UNSIGNED: Final = "otel_audit.unsigned"  # why a record has no signature where others have one
 CUSTOM_PREFIX: Final = "otel_audit.custom."

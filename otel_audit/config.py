@@ -8,13 +8,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, Unpack, get_args
-from urllib.parse import unquote
 
 from otel_audit.catalog import Durability, EventType, OnFailure
 from otel_audit.errors import ConfigError
+from otel_audit.integrity_settings import resolve_integrity
 from otel_audit.otlp import Profile
 from otel_audit.paths import archive_path, high_water_directory
 from otel_audit.record import Value
+from otel_audit.resource_settings import resolve_resource
 from otel_audit.retention_settings import Retention, resolve_retention
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
     from otel_audit.notes import SigningKey
     from otel_audit.otlp_settings import OtlpSettings
+    from otel_audit.producer import ProducerKey
+    from otel_audit.producer_keys import Algorithm
 
 __all__ = [
     "Config",
@@ -57,7 +60,7 @@ def record_settings(environ: Mapping[str, str] = os.environ) -> tuple[Profile, d
     Raises:
         ConfigError: One of these is wrong.
     """
-    return _choice("profile", None, environ, Profile, "logs"), _resource(None, environ)
+    return _choice("profile", None, environ, Profile, "logs"), resolve_resource(None, environ)
 
 
 class Settings(TypedDict, total=False):
@@ -95,6 +98,12 @@ class Settings(TypedDict, total=False):
     """``OTEL_AUDIT_HIGH_WATER``: directory of the high-water marks, False (``off``) for none."""
     signing_key: SigningKey | str | os.PathLike[str] | None
     """``OTEL_AUDIT_SIGNING_KEY`` (a path): what signs checkpoints, or the path of its file."""
+    integrity_key: str | os.PathLike[str] | ProducerKey | None
+    """``OTEL_AUDIT_INTEGRITY_KEY`` (a path): the key that signs each record, or the path of its file."""
+    integrity_algorithm: Algorithm | None
+    """``OTEL_AUDIT_INTEGRITY_ALGORITHM``: ``HMAC-SHA256`` for a secret; other keys tell it themselves."""
+    integrity_certificate: str | os.PathLike[str] | None
+    """``OTEL_AUDIT_INTEGRITY_CERTIFICATE``: path of the key's X.509 certificate, which is shipped with the records."""
     event_types: Iterable[EventType]
     """The application's own event types."""
     retention: Mapping[str, str] | str | os.PathLike[str] | None
@@ -134,6 +143,7 @@ class Config:
         signing_key: What signs checkpoints; None where nothing does.
         signing_key_path: The file that it came from, which a rotation replaces; None where it came from none.
         event_types: The application's own event types.
+        integrity: The key that signs each record; None where they are not signed.
         retention: How long records of each type keep their content.
         resource: Attributes of the OTLP ``Resource``.
         otlp: The OTLP destination; None where there is none.
@@ -153,6 +163,7 @@ class Config:
     signing_key: SigningKey | None = None
     signing_key_path: Path | None = None
     event_types: tuple[EventType, ...] = ()
+    integrity: ProducerKey | None = None
     retention: Retention = field(default_factory=Retention)
     resource: Mapping[str, Value] = field(default_factory=dict)
     otlp: OtlpSettings | None = None
@@ -184,6 +195,7 @@ class Config:
         given: Any = settings.get
         names = _exporter_names(environ)
         profile: Profile = _choice("profile", given("profile"), environ, Profile, "logs")
+        integrity = resolve_integrity(settings, environ)
         exporters = dict(given("exporters") or {})
         event_types = _tuple("event_types", settings.get("event_types", ()))
         for name in exporters:
@@ -205,7 +217,8 @@ class Config:
             signing_key_path=signing_key_path,
             event_types=event_types,
             retention=resolve_retention(given("retention"), event_types, environ),
-            resource=_resource(given("resource"), environ),
+            integrity=integrity,
+            resource=resolve_resource(given("resource"), environ) | (integrity.resource if integrity else {}),
             otlp=_otlp(settings, names, environ, profile),
             exporters=exporters,
             sending=settings.get("ship", True) and environ.get("OTEL_SDK_DISABLED", "").strip().lower() != "true",
@@ -325,53 +338,3 @@ def _processors(given: Iterable[Processor]) -> tuple[Processor, ...]:
         if not callable(processor):
             raise ConfigError(f"processors holds {processor!r}", "a structlog processor is a callable")
     return processors
-
-
-def _resource(given: Mapping[str, Value] | Resource | None, environ: Mapping[str, str]) -> dict[str, Value]:
-    """Merge resource attributes as the specification orders them: argument, service name, attributes, default."""
-    attributes: dict[str, Value] = {"service.name": "unknown_service"}
-    for pair in environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","):
-        if not pair.strip():
-            continue
-        key, separator, value = pair.partition("=")
-        if not separator or not key.strip():
-            raise ConfigError(f"OTEL_RESOURCE_ATTRIBUTES holds {pair!r}", "write key=value,key=value")
-        attributes[key.strip()] = unquote(value.strip())
-    if service := environ.get("OTEL_SERVICE_NAME"):
-        attributes["service.name"] = service
-    if given is not None:
-        own: Any = getattr(given, "attributes", given)
-        if not isinstance(own, Mapping):
-            raise ConfigError(f"resource={given!r} cannot be used", "give a mapping, or the SDK's Resource")
-        attributes.update(own)
-    for name, attribute in attributes.items():
-        _check_attribute(name, name, attribute)
-    return attributes
-
-
-def _check_attribute(name: Any, key: Any, value: Any) -> None:
-    """Refuse what OTLP cannot hold, here rather than where it is encoded."""
-    try:
-        if not isinstance(key, str) or not key:
-            raise TypeError
-        key.encode()
-        match value:
-            case None | bool() | float() | bytes():
-                pass
-            case str():
-                value.encode()
-            case int():
-                value.to_bytes(8, signed=True)
-            case Mapping():
-                for inner, item in value.items():
-                    _check_attribute(name, inner, item)
-            case list() | tuple():
-                for item in value:
-                    _check_attribute(name, key, item)
-            case _:
-                raise TypeError
-    except (TypeError, UnicodeEncodeError, OverflowError):
-        raise ConfigError(
-            f"the resource attribute {name!r} is {value!r}",
-            "give str in valid Unicode, int of 64 bits, float, bool, bytes, or lists or maps of these",
-        ) from None

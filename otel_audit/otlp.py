@@ -338,7 +338,6 @@ def decode(
     get = log.attributes.get
     actor_type: Any = get(keys.ACTOR_TYPE)
     outcome: Any = get(keys.OUTCOME)
-    altered = get(keys.ALTERED)
     target_id = get(keys.TARGET_ID)
     return AuditRecord(
         record_id=record_id,
@@ -359,14 +358,19 @@ def decode(
         trace_id=log.trace_id or None,
         span_id=log.span_id or None,
         trace_flags=log.flags & 0xFF,
-        altered=tuple(str(mark) for mark in altered) if isinstance(altered, tuple) else (),
+        altered=_read_marks(log.attributes),
         sequence=sequence,
         integrity_hash=None if leaf is None else leaf.hex(),
         stream_id=stream_id,
+        signature=_optional(get(keys.INTEGRITY_VALUE)),
     )
 
 
 _ACTOR_TYPES: Final[tuple[Any, ...]] = get_args(ActorType)
+_SESSION: Final = (
+    keys.SESSION_ID, keys.SESSION_TYPE, keys.CLIENT_ADDRESS, keys.USER_AGENT_ORIGINAL, keys.GEO_COUNTRY_ISO_CODE,
+    keys.GEO_CONTINENT_CODE,
+)  # fmt: skip
 _OUTCOMES: Final[tuple[Any, ...]] = get_args(Outcome)
 
 
@@ -375,18 +379,15 @@ def _optional(value: Value) -> str | None:
 
 
 def _read_session(attributes: Mapping[str, Value]) -> Session | None:
-    values = [
-        _optional(attributes.get(key))
-        for key in (
-            keys.SESSION_ID,
-            keys.SESSION_TYPE,
-            keys.CLIENT_ADDRESS,
-            keys.USER_AGENT_ORIGINAL,
-            keys.GEO_COUNTRY_ISO_CODE,
-            keys.GEO_CONTINENT_CODE,
-        )
-    ]
+    values = [_optional(attributes.get(key)) for key in _SESSION]
     return None if all(value is None for value in values) else Session(*values)
+
+
+def _read_marks(attributes: Mapping[str, Value]) -> tuple[str, ...]:
+    """Return what was altered, and why there is no signature where there should be one."""
+    altered, unsigned = attributes.get(keys.ALTERED), _optional(attributes.get(keys.UNSIGNED))
+    marks = tuple(str(mark) for mark in altered) if isinstance(altered, tuple) else ()
+    return marks if unsigned is None else (*marks, f"signature:{unsigned}")
 
 
 def _read_custom(attributes: Mapping[str, Value]) -> dict[str, dict[str, Value]]:

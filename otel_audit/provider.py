@@ -78,9 +78,16 @@ class AuditProvider(forksafe.ForkAware):
         with database:
             pass  # what is wrong with the archive shows here, not at the first event
         resource = encode_resource(config.resource)
-        committer = Committer(database, resource, scope, partial(floor, config))
+        signer = None if config.integrity is None else config.integrity.signed
+        committer = Committer(database, resource, scope, partial(floor, config), signer)
         opener = partial(
-            Administration, database.path, resource, scope, profile=config.profile, verifier=partial(verifier, config)
+            Administration,
+            database.path,
+            resource,
+            scope,
+            profile=config.profile,
+            signer=signer,
+            verifier=partial(verifier, config),
         )
         self._upkeep = upkeep = Upkeep(make_tasks(config, committer, opener))
         self.writer = Writer(committer, partial(_committed, metrics, self._shippers, upkeep))

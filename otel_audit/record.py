@@ -125,6 +125,7 @@ class AuditRecord(NamedTuple):
         sequence: Position in the archive; None before the commit.
         integrity_hash: Leaf hash, hex; None before the commit.
         stream_id: The archive's id; None before the commit.
+        signature: The producer's signature, base64; None where nobody signed it.
     """
 
     record_id: str
@@ -149,6 +150,7 @@ class AuditRecord(NamedTuple):
     sequence: int | None = None
     integrity_hash: str | None = None
     stream_id: str | None = None
+    signature: str | None = None
 
     @property
     def when(self) -> datetime:
@@ -246,6 +248,8 @@ def to_json(record: AuditRecord) -> dict[str, Any]:
         "custom": {group: _plain(fields) for group, fields in record.custom.items()},
         "message": record.message,
         "altered": list(record.altered),
+        # Only where records are signed.
+        **({"signature": record.signature} if record.signature is not None else {}),
     }
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     Floor = Callable[[str], Checkpoint | None]
 
-__all__ = ["Committer", "Make", "Row", "columns", "row_of"]
+__all__ = ["Committer", "Make", "Row", "Signer", "columns", "row_of"]
 
 _RANGES: Final = 4_096
 """Most ranges of own sequences that are told apart; later ones take in other processes' records between them."""
@@ -44,6 +44,9 @@ A plain tuple of plain values, which the garbage collector soon leaves alone: wi
 a sixth of the time.
 """
 
+Signer = Callable[[bytes, str, int, str], bytes]
+"""Returns a record's bytes with its signature: of the bytes, the record's id, its sequence, and the archive's id."""
+
 Make = Callable[[apsw.Connection, Frontier], Sequence[Row]]
 """Makes rows within the transaction that commits them, from what the archive and its tree are then."""
 
@@ -57,12 +60,21 @@ class Committer:
         scope: Bytes of the OTLP ``InstrumentationScope``.
         floor: Returns, by an archive's id, the largest checkpoint of it that is known from elsewhere; None for none.
             Asked once, before the first commit.
+        signer: Signs each record; None: nobody does.
     """
 
-    def __init__(self, database: Database, resource: bytes, scope: bytes, floor: Floor | None = None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        resource: bytes,
+        scope: bytes,
+        floor: Floor | None = None,
+        signer: Signer | None = None,
+    ) -> None:
         self.database = database
         self._header = (resource, scope)
         self._digest = header_digest(resource, scope)
+        self._signer = signer
         self._resource_id = 0
         self._archive_id = ""
         self._tree = Frontier()
@@ -80,7 +92,7 @@ class Committer:
             The first one's sequence, and all leaves.
 
         Raises:
-            ArchiveError: Nothing was committed.
+            ArchiveError: Nothing was committed; also where a record could not be signed.
             IntegrityError: The archive is another one, or shrank; nothing was committed.
         """
         with archive_errors(self.database.path):
@@ -213,9 +225,12 @@ class Committer:
         salts = os.urandom(32 * len(rows))
         values: list[object] = []
         leaves: list[bytes] = []
-        sequence = tree.size
+        sequence, signer = tree.size, self._signer
         for offset, (record_id, time, observed, host, user, source, type_, *derived, otlp, kind) in enumerate(rows):
             sequence += 1
+            if signer is not None:
+                # Before the commitment: it covers the signature, too.
+                otlp = signer(otlp, record_id, sequence, self._archive_id)  # noqa: PLW2901
             salt = salts[offset * 32 : offset * 32 + 32]
             identity = bytes.fromhex(record_id.replace("-", ""))
             content = commitment(salt, self._digest, otlp)

@@ -40,6 +40,7 @@ CODES: Final = {
     "schema": "a table, index, view or trigger was added, changed or removed",
     "schema-version": "the file's schema version is not that of its tables",
     "sequence": "a record's sequence is below 1",
+    "signature": "a producer's signature is not that of its record",
     "truncated": "the tree was larger when its root was noted: records were cut off, or an older copy was restored",
     "unreadable": "SQLite cannot read what belongs here",
     "unsigned": "no checkpoint is signed by the key that was given",

@@ -11,6 +11,7 @@ from otel_audit.archive.faults import UNREADABLE, Faults
 from otel_audit.archive.merkle import EMPTY_ROOT, Frontier, peak_ends, root
 from otel_audit.archive.ranges import Range
 from otel_audit.archive.report import Root
+from otel_audit.archive.signatures import Signatures
 from otel_audit.archive.spans import SpanResult
 
 __all__ = ["Joined"]
@@ -39,6 +40,7 @@ class Joined:
         self._bad = 0
         self._tail: list[bytes] = []
         self.valid = self.invalid = self.missing = 0
+        self.signatures = Signatures()
         self.resources: set[int] = set()
         self.tombstones: list[Range] = []
         self.seen: list[Range] = []
@@ -76,6 +78,7 @@ class Joined:
         self.valid += result.valid
         self.invalid += result.invalid
         self.missing += result.missing
+        self.signatures = self.signatures.plus(result.signatures)
         self.resources |= result.resources
         self.tombstones += result.tombstones
         self.seen.append((result.span.first, result.span.last))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from otel_audit.archive.faults import Fault
+from otel_audit.archive.signatures import Signatures
 
 __all__ = ["Report", "Root", "RootCheck", "Since"]
 
@@ -62,6 +63,7 @@ class Report:
         missing: Sequences without a record.
         erased: Records whose content was erased.
         pruned: Records whose content was pruned.
+        signatures: How many records are signed, and by whom.
         root: Root of the tree over all records, as they are; None where it cannot be made.
         roots: What became of the noted roots.
         checkpoints: Checkpoints that the archive states, whose roots hold.
@@ -82,6 +84,7 @@ class Report:
     missing: int
     erased: int
     pruned: int
+    signatures: Signatures
     root: bytes | None
     roots: tuple[RootCheck, ...]
     checkpoints: int

@@ -16,6 +16,7 @@ from otel_audit.archive.faults import UNREADABLE, Fault, Faults, describe
 from otel_audit.archive.leaf import KINDS, commitment, header_digest, leaf_hash
 from otel_audit.archive.merkle import Frontier, peak_ends
 from otel_audit.archive.ranges import Range, ranges_of
+from otel_audit.archive.signatures import SignatureCheck, Signatures, Trust
 
 __all__ = ["LENGTH", "Span", "SpanResult", "check_span"]
 
@@ -65,6 +66,7 @@ class SpanResult(NamedTuple):
         end_node: The node of the last record, where it covers more than this span; else None.
         resources: Ids of the resources that the records refer to.
         tombstones: Records whose content was removed.
+        signatures: How many records are signed, and by whom.
         faults: The faults that were kept.
         fault_count: How many faults there are.
     """
@@ -79,26 +81,29 @@ class SpanResult(NamedTuple):
     end_node: bytes | None
     resources: frozenset[int]
     tombstones: list[Range]
+    signatures: Signatures
     faults: list[Fault]
     fault_count: int
 
 
-def check_span(connection: apsw.Connection, span: Span, keep: int) -> SpanResult:
+def check_span(connection: apsw.Connection, span: Span, keep: int, trust: Trust) -> SpanResult:
     """Verify a span of records.
 
     Args:
         connection: Reads the archive.
         span: The span.
         keep: Most faults to keep.
+        trust: Keys of producers.
     """
-    return _Check(connection, span, keep).result()
+    return _Check(connection, span, keep, trust).result()
 
 
 class _Check:
-    def __init__(self, connection: apsw.Connection, span: Span, keep: int) -> None:
+    def __init__(self, connection: apsw.Connection, span: Span, keep: int, trust: Trust) -> None:
         self._connection = connection
         self._span = span
         self._faults = Faults(keep)
+        self._signatures = SignatureCheck(connection, trust, self._faults)
         self._derive = Deriver().columns
         self._headers = _headers(connection)
         self._used: set[int] = set()
@@ -131,7 +136,7 @@ class _Check:
         return SpanResult(
             span, self._valid, self._invalid, self._missing, None if self._broken else self._tree.peaks,
             self._peaks_at, self._bad, self._end_node, frozenset(self._used), ranges_of(self._tombstones),
-            self._faults.kept, self._faults.count,
+            self._signatures.signatures, self._faults.kept, self._faults.count,
         )  # fmt: skip
 
     def _tree_before(self) -> Frontier:
@@ -173,6 +178,7 @@ class _Check:
                 values = self._tombstone(sequence, columns, (resource, salt, otlp), content)
             else:
                 values, content = self._content(sequence, columns, (resource, salt, otlp))
+                self._signatures.record(sequence, record_id, resource, otlp)
             if content is not None:
                 leaf = leaf_hash(kind, sequence, values[1], record_id, values[2], values[5], content)
         except _IMPOSSIBLE as error:

@@ -24,6 +24,7 @@ from otel_audit.archive.joined import Joined
 from otel_audit.archive.lookups import check_outside
 from otel_audit.archive.removal import Removed, check_removed, named_ranges
 from otel_audit.archive.report import Report, Root, RootCheck, Since
+from otel_audit.archive.signatures import NOBODY, Trust
 from otel_audit.archive.spans import LENGTH, Span
 from otel_audit.archive.tables import check_structure, check_tables, is_archive
 from otel_audit.archive.workers import Work, inline, prepare, shared, snapshot
@@ -47,12 +48,14 @@ class Noted(NamedTuple):
         notes: Checkpoints that were kept elsewhere.
         verifiers: Keys that the reader trusts; where there are none, the archive's own word for its first key is taken.
         high_water: The directory of high-water marks; None: it is not looked at.
+        producers: Keys of the producers whose signatures records hold.
     """
 
     roots: Sequence[Root] = ()
     notes: Sequence[Note] = ()
     verifiers: Sequence[Verifier] = ()
     high_water: Path | None = None
+    producers: Trust = NOBODY
 
 
 def verify(
@@ -84,9 +87,9 @@ def verify(
         prepare(connection)
         if not is_archive(connection):
             raise ArchiveError(f"{file} is no audit archive", "give the path of an archive made by otel_audit")
-        work = inline(connection, keep)
+        work = inline(connection, keep, noted.producers)
         if jobs > 1:
-            work = shared(file, jobs, keep)
+            work = shared(file, jobs, keep, noted.producers)
         return verify_connection(
             connection, str(file), since=since, noted=noted, work=work, progress=progress, keep=keep
         )
@@ -125,7 +128,8 @@ def verify_connection(
     joined = Joined(connection, first, head, length, faults)
     sizes, gaps = stated.sizes(noted, mark), dict[int, int]()
     progress(0, head - first + 1)
-    for result in (work or inline(connection, keep))(_spans(connection, (first, head), length, sizes, gaps)):
+    work = work or inline(connection, keep, noted.producers)
+    for result in work(_spans(connection, (first, head), length, sizes, gaps)):
         if result.span.start in gaps:
             joined.skip(gaps[result.span.start], result.span.start)
         joined.add(result)
@@ -145,7 +149,7 @@ def verify_connection(
         joined.check(Root(mark.size, mark.root), faults, ("high-water", "high-water"))
     return Report(
         name, stated.archive_id, since, first, head, joined.valid, joined.invalid, joined.missing, erased, pruned,
-        joined.root(), checks, len(held), sum(anchor.signed for anchor in held),
+        joined.signatures, joined.root(), checks, len(held), sum(anchor.signed for anchor in held),
         max((anchor.checkpoint.size for anchor in held), default=0), None if mark is None else mark.size,
         tuple(faults.kept), faults.count,
     )  # fmt: skip

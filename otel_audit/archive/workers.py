@@ -13,6 +13,7 @@ import apsw
 from otel_audit.archive.database import archive_errors, connect_to_read
 from otel_audit.archive.faults import UNREADABLE, Faults, describe, unreadable_is_a_fault
 from otel_audit.archive.lookups import check_lookups
+from otel_audit.archive.signatures import NOBODY, Signatures, Trust
 from otel_audit.archive.spans import Span, SpanResult, check_span
 
 __all__ = ["Work", "inline", "prepare", "shared", "snapshot"]
@@ -23,6 +24,7 @@ Work = Callable[[Iterable[Span]], Iterator[SpanResult]]
 _BUSY: Final = 10_000
 _connection: apsw.Connection | None = None
 _keep = 0
+_trust = NOBODY
 
 
 def prepare(connection: apsw.Connection) -> None:
@@ -46,26 +48,26 @@ def snapshot(connection: apsw.Connection) -> Iterator[None]:
             connection.execute("ROLLBACK")
 
 
-def inline(connection: apsw.Connection, keep: int) -> Work:
+def inline(connection: apsw.Connection, keep: int, trust: Trust = NOBODY) -> Work:
     """Return work that is done here, one span after the other."""
 
     def work(wanted: Iterable[Span]) -> Iterator[SpanResult]:
-        return (check(connection, span, keep) for span in wanted)
+        return (check(connection, span, keep, trust) for span in wanted)
 
     return work
 
 
-def check(connection: apsw.Connection, span: Span, keep: int) -> SpanResult:
+def check(connection: apsw.Connection, span: Span, keep: int, trust: Trust) -> SpanResult:
     """Verify a span of records, and the run of postings that ends with it."""
     faults = Faults(keep)
     where = f"records {span.first} to {span.last}"
     with snapshot(connection):
         try:
-            result = check_span(connection, span, keep)
+            result = check_span(connection, span, keep, trust)
         except UNREADABLE as error:
             faults.add("unreadable", where, describe(error))
             count = span.last - span.first + 1
-            result = SpanResult(span, 0, count, 0, None, {}, span.last, None, frozenset(), [], [], 0)
+            result = SpanResult(span, 0, count, 0, None, {}, span.last, None, frozenset(), [], Signatures(), [], 0)
         faults.extend(result.faults, result.fault_count)
         if span.lookups:
             with unreadable_is_a_fault(faults, f"look-up tables of records {span.lookups} to {span.last}"):
@@ -73,7 +75,7 @@ def check(connection: apsw.Connection, span: Span, keep: int) -> SpanResult:
     return result._replace(faults=faults.kept, fault_count=faults.count)
 
 
-def shared(path: Path, jobs: int, keep: int) -> Work:
+def shared(path: Path, jobs: int, keep: int, trust: Trust = NOBODY) -> Work:
     """Return work that is done by a number of processes, each with a connection of its own."""
 
     def work(wanted: Iterable[Span]) -> Iterator[SpanResult]:
@@ -83,7 +85,7 @@ def shared(path: Path, jobs: int, keep: int) -> Work:
 
         # Not forked: the caller may have threads and connections.
         context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_open, initargs=(path, keep))
+        pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_open, initargs=(path, keep, trust))
         try:
             yield from pool.map(_check, wanted)
         finally:
@@ -92,16 +94,16 @@ def shared(path: Path, jobs: int, keep: int) -> Work:
     return work
 
 
-def _open(path: Path, keep: int) -> None:
-    global _connection, _keep  # noqa: PLW0603 - a process of the pool does nothing else
+def _open(path: Path, keep: int, trust: Trust) -> None:
+    global _connection, _keep, _trust  # noqa: PLW0603 - a process of the pool does nothing else
     # The terminal's Ctrl-C reaches everybody; the one who waits for the results ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with archive_errors(path):
         _connection = connect_to_read(path)[0]
         prepare(_connection)
-    _keep = keep
+    _keep, _trust = keep, trust
 
 
 def _check(span: Span) -> SpanResult:
     assert _connection is not None  # noqa: S101 - opened when the process started
-    return check(_connection, span, _keep)
+    return check(_connection, span, _keep, _trust)

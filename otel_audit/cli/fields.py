@@ -11,7 +11,7 @@ __all__ = ["FLAT", "NAMES", "lookup", "plain_text", "select", "similar"]
 
 _SIMPLE: Final = (
     "sequence", "record_id", "time", "host", "user", "source", "type", "outcome", "action", "trace_id", "span_id",
-    "message", "altered",
+    "message", "altered", "signature",
 )  # fmt: skip
 _NESTED: Final = {
     "actor": ("id", "type"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 from otel_audit._version import __version__
 from otel_audit.archive.administration import Administration
 from otel_audit.config import record_settings
+from otel_audit.integrity_settings import resolve_integrity
 from otel_audit.otlp import encode_resource, encode_scope
 
 if TYPE_CHECKING:
@@ -31,12 +33,16 @@ def open_administration(
         ConfigError: A setting in the environment is wrong.
     """
     profile, resource = record_settings()
+    key = resolve_integrity({}, os.environ)
+    if key is not None:
+        resource |= key.resource
     scope = b"" if profile == "signal" else encode_scope("otel_audit", __version__)
     return Administration(
         path,
         encode_resource(resource),
         scope,
         profile=profile,
+        signer=None if key is None else key.signed,
         verifier=partial(_verifier, signing_key),
         busy_timeout=busy_timeout,
     )

@@ -24,6 +24,7 @@ __all__ = [
     "Moment",
     "NoteFile",
     "NotedRoot",
+    "ProducerKeyText",
     "Recorded",
     "Seconds",
     "Whole",
@@ -32,6 +33,7 @@ __all__ = [
 if TYPE_CHECKING:
     from otel_audit.archive.report import Root, Since
     from otel_audit.notes import Note
+    from otel_audit.producer_keys import ProducerVerifier
 
     ParamType = click.ParamType[Any]
 else:
@@ -165,6 +167,23 @@ class NoteFile(ParamType):
         except (ConfigError, OSError, UnicodeError) as error:
             self.fail(f"{str(value)[:200]!r}: {error}", param, ctx)
         return note
+
+
+class ProducerKeyText(ParamType):
+    """A key that checks producers' signatures: the path of its file, or a public key itself."""
+
+    name = "key"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> ProducerVerifier:
+        """Return what checks signatures."""
+        from otel_audit.producer_keys import ProducerVerifier, load_verifier  # start-up time
+
+        if isinstance(value, ProducerVerifier):
+            return value
+        try:
+            return load_verifier(str(value))
+        except ConfigError as error:
+            self.fail(str(error), param, ctx)
 
 
 class Limit(ParamType):

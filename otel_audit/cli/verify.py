@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,13 +17,16 @@ from otel_audit.cli.options import archive_option, chosen_archive
 from otel_audit.cli.safe import escape, json_text
 from otel_audit.cli.signing import verifier_option
 from otel_audit.cli.terminal import standard_output
-from otel_audit.cli.values import Beginning, NoteFile
+from otel_audit.cli.values import Beginning, NoteFile, ProducerKeyText
+from otel_audit.integrity_settings import resolve_integrity
 from otel_audit.record import rfc3339
 
 if TYPE_CHECKING:
     from otel_audit.archive.against import Comparison
     from otel_audit.archive.report import Report, Root, Since
+    from otel_audit.archive.signatures import Trust
     from otel_audit.notes import Note, Verifier
+    from otel_audit.producer_keys import ProducerVerifier
 
 __all__ = ["command"]
 
@@ -59,6 +63,15 @@ __all__ = ["command"]
     metavar="FILE",
     help="Compare with what a collector received: the lines that its file exporter wrote as OTLP/JSON.",
 )
+@click.option(
+    "--producer-key",
+    "producer_keys",
+    type=ProducerKeyText(),
+    multiple=True,
+    metavar="FILE|KEY",
+    help="A key that may have signed records, all others being faults: the file of a public key, a certificate or a"
+    " secret, or a public key as base64. Repeatable.  [default: OTEL_AUDIT_INTEGRITY_KEY, and records' certificates]",
+)
 @click.option("--jobs", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes to use.")
 @click.option(
     "--limit",
@@ -80,6 +93,7 @@ def command(
     keys: tuple[Verifier, ...],
     high_water: str | None,
     against: str | None,
+    producer_keys: tuple[ProducerVerifier, ...],
     jobs: int,
     limit: int,
     form: str,
@@ -96,7 +110,7 @@ def command(
 
     path = chosen_archive(archive)
     recorded = recording()  # a wrong setting shows before the work
-    noted = Noted(roots, notes, keys, high_water_directory(high_water))
+    noted = Noted(roots, notes, keys, high_water_directory(high_water), _producers(producer_keys))
     with progress_bar("verifying") as progress:
         report = verify(path, since=since, noted=noted, jobs=jobs, progress=progress, keep=limit)
     comparison = None if against is None else _compare(path, against, limit)
@@ -110,9 +124,19 @@ def command(
     if form == "json":
         sys.stdout.write(json_text(_json(report, comparison), indent=2) + "\n")
     else:
-        for line in _text(report, comparison):
+        for line in _text(report, comparison, signed=bool(noted.producers.verifiers)):
             sys.stdout.write(line + "\n")
     return 0 if faultless else 1
+
+
+def _producers(given: tuple[ProducerVerifier, ...]) -> Trust:
+    """Return the producers' keys that were given, else the one that the environment names."""
+    from otel_audit.archive.signatures import Trust  # start-up time
+
+    if given:
+        return Trust(given, only=True)
+    key = resolve_integrity({}, os.environ)
+    return Trust() if key is None or key.verifier is None else Trust((key.verifier,))
 
 
 def _compare(path: Path, file: str, limit: int) -> Comparison:
@@ -126,7 +150,7 @@ def _asked(since: Since) -> str:
     return str(since.sequence) if since.observed is None else rfc3339(since.observed)
 
 
-def _text(report: Report, comparison: Comparison | None) -> Iterator[str]:
+def _text(report: Report, comparison: Comparison | None, *, signed: bool) -> Iterator[str]:
     yield f"archive     {escape(report.archive)}"
     yield f"archive id  {escape(report.archive_id)}"
     yield f"asked       {_asked(report.asked)} to the end"
@@ -134,6 +158,10 @@ def _text(report: Report, comparison: Comparison | None) -> Iterator[str]:
     yield f"records     {report.valid} valid, {report.invalid} invalid, {report.missing} missing"
     if report.erased or report.pruned:
         yield f"content     {report.erased} erased, {report.pruned} pruned"
+    if signed or report.signatures.signed:
+        verified, consistent, unchecked, unsigned = report.signatures
+        yield f"signatures  {verified} verified, {consistent} by the records' own certificate, {unchecked} not checked"
+        yield f"unsigned    {unsigned} records"
     yield f"root        {'none' if report.root is None else f'{report.last}:{report.root.hex()}'}"
     for check in report.roots:
         yield f"noted root  {check.noted.size} {'holds' if check.holds else 'does not hold'}"
@@ -169,6 +197,7 @@ def _json(report: Report, comparison: Comparison | None) -> dict[str, Any]:
         "missing": report.missing,
         "erased": report.erased,
         "pruned": report.pruned,
+        "signatures": report.signatures._asdict(),
         "root": None if report.root is None else report.root.hex(),
         "roots": [
             {"size": check.noted.size, "root": check.noted.hash.hex(), "holds": check.holds} for check in report.roots

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hmac
 import os
-import stat
 from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address, IPv6Address
-from pathlib import Path
 from typing import Any, Final
 
 from otel_audit.build import bound_values
 from otel_audit.clean import Cleaner
 from otel_audit.errors import ConfigError
+from otel_audit.keyfile import read_key_file, refuse_open_file
 from otel_audit.privacy.scrub import Privacy, Rule, Scrubber
 from otel_audit.record import Actor, Session, canonical_address
 
@@ -49,15 +48,9 @@ def load_key(key: Key) -> bytes:
         found, where = given, "the key for pseudonyms"
     elif isinstance(given, (str, os.PathLike)) and os.fspath(given):
         where = f"the key for pseudonyms in {os.fspath(given)}"
-        try:
-            with Path(given).open("rb") as file:
-                mode = os.fstat(file.fileno()).st_mode
-                found = file.read(65_536).rstrip()
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise ConfigError(f"{where} cannot be read: {reason}", "give the path of the key's file") from error
-        if mode & (stat.S_IRWXO | stat.S_IWGRP):
-            raise ConfigError(f"{where} is open to others (mode {stat.S_IMODE(mode):04o})", "chmod 600 it")
+        content, mode = read_key_file(given, where)
+        refuse_open_file(mode, where)
+        found = content.rstrip()
     else:
         raise ConfigError("the key for pseudonyms is neither bytes nor a path", "give the path of the key's file")
     if len(found) < _SHORTEST_KEY:

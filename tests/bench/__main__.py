@@ -18,6 +18,7 @@ from tests.bench.callers import committed, committed_slowly, queued
 from tests.bench.machine import describe
 from tests.bench.measure import Sizes, progress
 from tests.bench.memory import memory
+from tests.bench.signing import signing
 from tests.bench.start import start
 from tests.bench.table import Row, as_markdown, as_text
 from tests.bench.throughput import sustained, tasks
@@ -60,6 +61,7 @@ SECTIONS: Final[dict[str, Callable[[Sizes, Path], list[Row]]]] = {
     "tasks": tasks,
     "archive": archives,
     "tree": tree,
+    "sign": signing,
     "verify": verifying,
     "memory": memory,
     "start": start,

@@ -16,6 +16,7 @@ from otel_audit.archive.database import APPLICATION_ID
 from otel_audit.archive.faults import CODES
 from otel_audit.archive.merkle import EMPTY_ROOT, root
 from otel_audit.archive.report import Report, Root, Since
+from otel_audit.archive.signatures import Signatures
 from otel_audit.archive.verify import Noted, verify, verify_connection
 from otel_audit.errors import ArchiveError
 from tests.archive_material import connect, forked, provider_at
@@ -119,6 +120,7 @@ def test_spans_are_joined(archive_path: Path) -> None:
                     asked=Since(first),
                     first=min(first, 204),
                     valid=max(0, 204 - first),
+                    signatures=Signatures(unsigned=max(0, 204 - first)),
                     faults=(),
                     fault_count=0,
                 )

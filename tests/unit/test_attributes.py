@@ -18,9 +18,10 @@ EXPECTED = {
     "audit.actor.id", "audit.actor.type", "audit.action", "audit.outcome", "audit.target.id", "audit.target.type",
     "session.id", "otel_audit.session.type", "client.address", "audit.source.id", "audit.source.type",
     "user_agent.original", "audit.sequence.number", "audit.sequence.stream_id", "audit.schema.version",
-    "geo.country.iso_code", "geo.continent.code",
+    "geo.country.iso_code", "geo.continent.code", "audit.integrity.value", "audit.integrity.signer",
+    "audit.integrity.canonicalization", "audit.integrity.algorithm", "audit.integrity.certificate",
 }  # fmt: skip
-OTHERS = {"otel_audit.altered", "otel_audit.custom."}
+OTHERS = {"otel_audit.altered", "otel_audit.unsigned", "otel_audit.custom.", "audit.integrity."}
 
 
 def keys() -> list[str]:

@@ -197,7 +197,7 @@ def otlp_values() -> st.SearchStrategy[Value]:
         user_id=st.none() | st.text(),
         target=st.none() | st.builds(Target, st.text(), st.none() | st.text()),
         message=st.none() | st.text(),
-        sequence=st.none(), integrity_hash=st.none(), stream_id=st.none(),
+        sequence=st.none(), integrity_hash=st.none(), stream_id=st.none(), signature=st.none(),
         altered=st.lists(st.text()).map(tuple),
     ),
     profiles,

@@ -16,8 +16,8 @@ FRAMEWORKS = {
 }  # fmt: skip
 PUBLIC = {
     "Actor", "ArchiveError", "AuditError", "AuditLogger", "AuditProvider", "AuditRecord", "ConfigError",
-    "DeliveryError", "EventType", "IntegrityError", "InvalidRecord", "Receipt", "Session", "SigningKey", "Target",
-    "__version__", "configure", "get_logger", "open_archive",
+    "DeliveryError", "EventType", "IntegrityError", "InvalidRecord", "ProducerKey", "Receipt", "Session", "SigningKey",
+    "Target",     "__version__", "configure", "get_logger", "open_archive",
 }  # fmt: skip
 
 
