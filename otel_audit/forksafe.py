@@ -37,11 +37,15 @@ _numbers: Final = itertools.count()
 _resting: list[ForkAware] = []
 # Two threads may fork at once: the second would find half of the members at rest for the first.
 _forking = threading.Lock()
+# Held from the last look for members until the fork is over: one made in between would open what a child must not have.
+# A signal handler may make one within.
+_registering = threading.RLock()
 
 
 def register(member: ForkAware) -> None:
     """Let `member` take part in every later fork, for as long as it lives, in the order of registration."""
-    _members[next(_numbers)] = member
+    with _registering:
+        _members[next(_numbers)] = member
 
 
 def at_end_of_child(owner: T, function: Callable[[weakref.ref[T]], None]) -> None:
@@ -56,22 +60,34 @@ def at_end_of_child(owner: T, function: Callable[[weakref.ref[T]], None]) -> Non
 
 def _before() -> None:
     _forking.acquire()
-    # `valuerefs` copies at once, in the order of registration: members come and go in other threads.
-    _resting[:] = [member for reference in _members.valuerefs() if (member := reference()) is not None]
-    for member in _resting:
-        member.before_fork()
+    seen = set[int]()
+    while True:
+        _registering.acquire()
+        # `valuerefs` copies at once, in the order of registration: members come and go in other threads.
+        new = [reference for reference in _members.valuerefs() if reference.key not in seen]
+        if not new:
+            return
+        # Not held while a member comes to rest: whoever uses it may be making another.
+        _registering.release()
+        for reference in new:
+            seen.add(reference.key)
+            if (member := reference()) is not None:
+                _resting.append(member)
+                member.before_fork()
 
 
 def _in_parent() -> None:
     for member in reversed(_resting):
         member.after_fork_in_parent()
     _resting.clear()
+    _registering.release()
     _forking.release()
 
 
 def _in_child() -> None:
-    global _forking  # noqa: PLW0603 - threads that waited for the old one are not here
-    _forking = threading.Lock()
+    # Threads that waited for the old ones are not here.
+    global _forking, _registering
+    _forking, _registering = threading.Lock(), threading.RLock()
     for member in reversed(_resting):
         member.after_fork_in_child()
     _resting.clear()

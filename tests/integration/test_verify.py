@@ -5,6 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import select
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -192,6 +196,32 @@ def test_several_processes_find_the_same(large: Path, tmp_path: Path, statement:
     alone = verify(path)
     assert not alone.intact
     assert verify(path, jobs=2) == alone
+
+
+def test_processes_end_with_the_one_that_started_them(large: Path) -> None:
+    """Where a verification is killed, none of its processes goes on and keeps the archive open."""
+    program = f"""
+import multiprocessing, os, signal
+from otel_audit.archive.verify import verify
+
+def killed(done, total):
+    if done:
+        print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+if __name__ == "__main__":
+    verify({str(large)!r}, jobs=2, progress=killed)
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=ROOT) as verifying:
+        assert verifying.stdout is not None
+        children = [int(pid) for pid in verifying.stdout.readline().split()]
+        assert len(children) == 2
+        # They have their output in common with it.
+        if not select.select([verifying.stdout], [], [], 20.0)[0]:
+            for child in children:
+                os.kill(child, signal.SIGKILL)
+            pytest.fail("they go on")
+        assert verifying.stdout.read() == ""
 
 
 def test_progress_and_processes(large: Path) -> None:
