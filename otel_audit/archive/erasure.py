@@ -18,6 +18,7 @@ from otel_audit.archive.ranges import Range, count, format_ranges, intersection,
 from otel_audit.archive.removal import removal_fields, remove
 from otel_audit.archive.subjects import WINDOW, Subject, hold_records, search, texts_of
 from otel_audit.archive.vacuum import note_pending
+from otel_audit.archive.windows import next_window
 from otel_audit.errors import ArchiveError, ConfigError
 from otel_audit.otlp import read_log
 from otel_audit.record import Actor, Value
@@ -165,10 +166,13 @@ def _search_all(database: Database, subject: Subject) -> tuple[_Found, int]:
     found = _Found([], [])
     with database as connection:
         head = int(connection.execute("SELECT max(sequence) FROM record").get or 0)
-    for first in range(1, head + 1, WINDOW):
+    window: Range | None = (0, 0)
+    while window is not None:
         # Between windows others get the connection, and the log can be reused.
         with database as connection:
-            found.add(connection, subject, first, min(head, first + WINDOW - 1))
+            window = next_window(connection, window[1] + 1, head, WINDOW)
+            if window is not None:
+                found.add(connection, subject, *window)
     return found, head
 
 

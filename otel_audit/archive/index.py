@@ -60,6 +60,7 @@ _POSTINGS = tuple(
     f" WHERE sequence BETWEEN ? AND ? AND {column} IS NOT NULL ORDER BY {column}, sequence"
     for column, number in FIELDS.items()
 )
+_FOLLOWING: Final = "SELECT sequence FROM record WHERE sequence > ? ORDER BY sequence LIMIT 1"
 STEPS: Final = len(_POSTINGS) + 1
 """How many calls of `fold_step` a slice takes."""
 
@@ -96,8 +97,10 @@ def fold_step(connection: apsw.Connection, part: Slice, step: int) -> int:
                 connection.execute(_POSTINGS[step], (folded // RUN, part.first, part.last))
             else:
                 connection.execute(_ZONES, (part.first, part.last))
-                connection.execute("UPDATE meta SET value = ? WHERE key = 'folded'", (part.last,))
-                folded = part.last
+                # The next record follows, unless somebody removed records, or put one where it cannot be.
+                following = connection.execute(_FOLLOWING, (part.last,)).get
+                folded = part.last if following is None else int(following) - 1
+                connection.execute("UPDATE meta SET value = ? WHERE key = 'folded'", (folded,))
     return head - folded
 
 

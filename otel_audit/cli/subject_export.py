@@ -24,6 +24,7 @@ from otel_audit.otlp import decode
 from otel_audit.record import rfc3339, to_json
 
 if TYPE_CHECKING:
+    from otel_audit.archive.ranges import Range
     from otel_audit.archive.subjects import Match, Subject
 
 __all__ = ["command"]
@@ -112,10 +113,13 @@ def _matches(archive: Archive, subject: Subject) -> Iterator[Match]:
 
 def _events(archive: Archive, subject: Subject) -> Iterator[Match]:
     from otel_audit.archive.subjects import WINDOW, search
+    from otel_audit.archive.windows import next_window
 
     with archive.database as connection:
         head = int(connection.execute("SELECT max(sequence) FROM record").get or 0)
-    for first in range(1, head + 1, WINDOW):
+    window: Range | None = (0, 0)
+    while window is not None:
         with archive.database as connection:
-            found = list(search(connection, subject, first, min(head, first + WINDOW - 1)))
+            window = next_window(connection, window[1] + 1, head, WINDOW)
+            found = [] if window is None else list(search(connection, subject, *window))
         yield from found
