@@ -10,7 +10,7 @@ import apsw
 
 from otel_audit.archive.database import Database, archive_errors
 from otel_audit.archive.holds import Holds
-from otel_audit.archive.index import EVENTS, OWN, ZONE
+from otel_audit.archive.index import EVENTS, OWN, ZONE, folded_to
 from otel_audit.archive.leaf import ADMINISTRATION
 from otel_audit.archive.ranges import ranges_of
 from otel_audit.archive.windows import next_window
@@ -166,7 +166,7 @@ class Finder:
         if before <= 0:
             return [], 0
         head = int(connection.execute("SELECT max(sequence) FROM record").get or 0)
-        folded = int(connection.execute("SELECT value FROM meta WHERE key = 'folded'").get)
+        folded = folded_to(connection)
         found = connection.execute(_ZONES, (before, (head - 1) // ZONE))
         # What is not folded yet is in no zone, or in one that is not complete.
         zones = {zone for (zone,) in found}
@@ -220,7 +220,7 @@ class Finder:
         if rule is None or rule.age is None or now <= rule.age:
             return 0
         before = now - rule.age
-        folded = int(connection.execute("SELECT value FROM meta WHERE key = 'folded'").get)
+        folded = folded_to(connection)
         if connection.execute("SELECT observed < ? FROM record WHERE sequence = ?", (before, folded + 1)).get:
             return int(connection.execute("SELECT max(sequence) FROM record").get)
         zone = connection.execute("SELECT max(zone) FROM zone WHERE first_observed < ?", (before,)).get

@@ -10,7 +10,7 @@ import apsw
 
 from otel_audit import attributes as keys
 from otel_audit.archive.administration import Administration, Own
-from otel_audit.archive.database import Database
+from otel_audit.archive.database import Database, archive_errors
 from otel_audit.archive.holds import load_holds
 from otel_audit.archive.leaf import ERASURE
 from otel_audit.archive.merkle import Frontier
@@ -97,7 +97,7 @@ def plan(database: Database, subject: Subject, *, mentions: bool = False) -> Pla
         ArchiveError: The archive cannot be read, or a record is damaged.
     """
     found, _ = _search_all(database, subject)
-    with database as connection:
+    with database as connection, archive_errors(database.path):
         return _plan(connection, subject, found, mentions=mentions)
 
 
@@ -141,7 +141,7 @@ def erase(administration: Administration, subject: Subject, order: Order, *, men
         return list(_own(order, made.ranges))
 
     if not found.theirs and not (mentions and found.mentions):
-        with administration.database as connection:
+        with administration.database as connection, archive_errors(administration.database.path):
             now = _plan(connection, subject, found, mentions=mentions)
         if not now.ranges and not now.held:
             return now
@@ -164,12 +164,12 @@ def _check(order: Order, subject: Subject) -> None:
 def _search_all(database: Database, subject: Subject) -> tuple[_Found, int]:
     """Return what there is, in the order of sequences, and the last sequence that was looked at."""
     found = _Found([], [])
-    with database as connection:
+    with database as connection, archive_errors(database.path):
         head = int(connection.execute("SELECT max(sequence) FROM record").get or 0)
     window: Range | None = (0, 0)
     while window is not None:
         # Between windows others get the connection, and the log can be reused.
-        with database as connection:
+        with database as connection, archive_errors(database.path):
             window = next_window(connection, window[1] + 1, head, WINDOW)
             if window is not None:
                 found.add(connection, subject, *window)

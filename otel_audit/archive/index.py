@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 import apsw
 
 from otel_audit.archive.database import transaction
+from otel_audit.errors import ArchiveError
 
 __all__ = [
     "EVENTS",
@@ -25,6 +26,7 @@ __all__ = [
     "Slice",
     "fold",
     "fold_step",
+    "folded_to",
     "next_slice",
     "refold_zones",
 ]
@@ -124,7 +126,18 @@ def fold(connection: apsw.Connection) -> int:
     return [fold_step(connection, part, step) for step in range(STEPS)][-1]
 
 
+def folded_to(connection: apsw.Connection) -> int:
+    """Return the sequence up to which records are folded.
+
+    Raises:
+        ArchiveError: Somebody removed it, or put something else in its place.
+    """
+    mark = connection.execute("SELECT value FROM meta WHERE key = 'folded'").get
+    if not isinstance(mark, int) or mark < 0:
+        raise ArchiveError("the archive does not say which records are folded", "otel-audit verify says more")
+    return mark
+
+
 def _progress(connection: apsw.Connection) -> tuple[int, int]:
     """Return the last folded and the last sequence."""
-    folded = connection.execute("SELECT value FROM meta WHERE key = 'folded'").get
-    return int(folded), int(connection.execute("SELECT max(sequence) FROM record").get or 0)
+    return folded_to(connection), int(connection.execute("SELECT max(sequence) FROM record").get or 0)
