@@ -25,6 +25,7 @@ _OWN: Final = (
     " ORDER BY sequence"
 )
 _FIRST: Final = "SELECT min(sequence) FROM record INDEXED BY own WHERE kind > 1"
+_CODES: Final = {GENESIS: "genesis", ROTATION: "rotation"}
 NEXT: Final = "next "
 """What begins the line of a rotation's note that names the next key."""
 
@@ -73,7 +74,9 @@ def read_anchors(
         rows: Any = connection.execute(_OWN).fetchall()
         for sequence, kind, _, otlp in rows:
             if otlp is None:
-                continue  # a tombstone, or a fault of its row
+                # Nobody erases or prunes these, though some record may say so.
+                faults.add(_CODES.get(kind, "checkpoint"), f"record {sequence}", "its content was removed")
+                continue
             try:
                 fields = read_log(otlp).attributes
             except (ValueError, TypeError):

@@ -190,7 +190,9 @@ class Committer:
             # Another process wrote. What we knew must be a part of what there is.
             old, new = peak_ends(known.size), peak_ends(size)
             nodes: dict[int, bytes] = dict(connection.execute(_NODES, (_json(old + new),)))
-            peaks, same = [nodes[end] for end in new], [nodes.get(end) for end in old] == known.peaks
+            peaks, same = [nodes[end] for end in new if end in nodes], [nodes.get(end) for end in old] == known.peaks
+            if len(peaks) < len(new):
+                raise IntegrityError(f"{self.database.path} has no complete tree", "otel-audit verify says more")
         if not same:
             raise IntegrityError(
                 f"the archive {self.database.path} no longer holds the {known.size} records that it held",

@@ -226,10 +226,10 @@ class Pruner:
         with self._database as connection, archive_errors(self._database.path):
             rows: Any = connection.execute(_NAMED, (self._looked, limit)).fetchall()
         ranges: list[Range] = []
-        for _, otlp in rows:
+        for sequence, otlp in rows:
             try:
                 texts: Any = read_log(otlp).attributes[f"{keys.CUSTOM_PREFIX}removal.sequences"]
-                ranges += [one for text in texts for one in parse_ranges(text)]
+                ranges += [one for text in texts for one in parse_ranges(text) if one[1] < sequence]
             except (ValueError, TypeError, KeyError):
                 continue  # `verify` finds it; here it only means less to tidy up
         counts = Counter[int]()

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import apsw
 
-from otel_audit.archive.index import EVENTS, ZONE
+from otel_audit.archive.index import EVENTS, ZONE, folded_to
 from otel_audit.archive.merkle import Frontier, peak_ends
 
 __all__ = ["DestinationStatus", "Status", "read_status"]
@@ -126,7 +126,7 @@ def _destinations(connection: apsw.Connection) -> tuple[DestinationStatus, ...]:
 
 def _records(connection: apsw.Connection) -> int:
     """Count the events: zones know, but for what is not folded yet."""
-    folded = int(connection.execute("SELECT value FROM meta WHERE key = 'folded'").get)
+    folded = folded_to(connection)
     in_zones: Any = connection.execute("SELECT coalesce(sum(records), 0) FROM zone").get
     return int(in_zones) + int(
         connection.execute(f"SELECT count(*) FROM record WHERE sequence > ? AND {EVENTS}", (folded,)).get
@@ -140,7 +140,7 @@ def _own(connection: apsw.Connection) -> int:
 
 def _observed(connection: apsw.Connection, order: Literal["ASC", "DESC"]) -> int | None:
     """Return when the first or the last event was recorded; zones lead past tombstones and own records."""
-    folded = int(connection.execute("SELECT value FROM meta WHERE key = 'folded'").get)
+    folded = folded_to(connection)
     zone = connection.execute(f"SELECT zone FROM zone WHERE records ORDER BY zone {order} LIMIT 1").get
     zones = [] if zone is None else [(zone * ZONE + 1, min((zone + 1) * ZONE, folded))]
     places = [*zones, (folded + 1, 2**62)]

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -19,8 +20,10 @@ from otel_audit import IntegrityError
 from otel_audit.archive.administration import Administration, Own
 from otel_audit.archive.checkpoints import Checkpoints, append_checkpoint, checkpoint_record
 from otel_audit.archive.highwater import HighWater
-from otel_audit.archive.leaf import GENESIS, ROTATION, seal
+from otel_audit.archive.leaf import ERASURE, GENESIS, ROTATION, seal
 from otel_audit.archive.query import open_archive
+from otel_audit.archive.removal import removal_fields, remove
+from otel_audit.archive.rotation import append_rotation
 from otel_audit.archive.verify import Noted, verify
 from otel_audit.errors import ArchiveError
 from otel_audit.notes import Checkpoint, Note, SigningKey, parse_note, sign_note
@@ -282,15 +285,60 @@ def test_the_first_own_record(archive_path: Path) -> None:
     assert codes(archive_path) == ["genesis", "genesis"]
 
 
+@pytest.mark.parametrize(("sequence", "code"), [(4, "genesis"), (5, "checkpoint"), (6, "rotation")])
+def test_erased_own_records(archive_path: Path, sequence: int, code: str) -> None:
+    """What the archive states of itself cannot be erased, though a record of an erasure names it."""
+    key, other = new_key(), new_key("other")
+    recorded(archive_path)
+    stated(archive_path, key)
+    appended(archive_path, rotation(archive_path, key, other))
+
+    def make(connection: apsw.Connection, _tree: object) -> list[Own]:
+        remove(connection, [(sequence, sequence)])
+        return [Own(ERASURE, "audit.records.erased", fields) for fields in removal_fields([(sequence, sequence)])]
+
+    assert codes(archive_path, verifiers=[key.verifier]) == []
+    with Administration(archive_path, b"", b"") as administration:
+        administration.append(make)
+    assert code in codes(archive_path, verifiers=[key.verifier])
+
+
+def test_what_is_covered_by_signatures(archive_path: Path) -> None:
+    """For whoever gives a key, only signed checkpoints cover anything: whoever owns the file adds others at will."""
+    key = new_key()
+    for signer in (key, None):
+        recorded(archive_path)
+        stated(archive_path, signer)
+    assert verify(archive_path).covered == 8
+    report = verify(archive_path, noted=Noted(verifiers=[key.verifier]))
+    assert (report.intact, report.checkpoints, report.signed, report.covered) == (True, 2, 1, 3)
+
+
 def test_an_edited_archive_id(archive_path: Path) -> None:
     """An id that was changed together with its seal no longer fits the first own record."""
     recorded(archive_path)
     stated(archive_path)
     with connect(archive_path) as connection:
         created: Any = connection.execute("SELECT value FROM meta WHERE key = 'created'").get
-        connection.execute("UPDATE meta SET value = 'ab' WHERE key = 'archive_id'")
-        connection.execute("UPDATE meta SET value = ? WHERE key = 'seal'", (seal("ab", created),))
+        connection.execute("UPDATE meta SET value = ? WHERE key = 'archive_id'", ("ab" * 16,))
+        connection.execute("UPDATE meta SET value = ? WHERE key = 'seal'", (seal("ab" * 16, created),))
     assert set(codes(archive_path)) == {"genesis", "checkpoint"}
+
+
+def test_nothing_else_is_signed_in_an_archives_name(archive_path: Path) -> None:
+    """An archive's id that is a whole checkpoint, and names the next key, is a fault and goes into no signed note."""
+    key, other = new_key(), new_key("other")
+    recorded(archive_path)
+    with connect(archive_path) as connection:
+        meta: dict[str, Any] = dict(connection.execute("SELECT key, value FROM meta"))
+        forged = f"{meta['archive_id']}\n1000\n{'A' * 43}=\nnext {other.verifier}"
+        connection.execute("UPDATE meta SET value = ? WHERE key = 'archive_id'", (forged,))
+        connection.execute("UPDATE meta SET value = ? WHERE key = 'seal'", (seal(forged, meta["created"]),))
+    assert codes(archive_path) == ["meta"]
+    with pytest.raises(IntegrityError, match="is no archive's id"):
+        stated(archive_path, key)
+    with Administration(archive_path, b"", b"") as administration, pytest.raises(IntegrityError, match="no archive's"):
+        append_rotation(administration, key, other.verifier)
 
 
 # -- the high-water mark --

@@ -333,6 +333,17 @@ def test_a_record_that_nobody_can_have_signed(signed: tuple[Path, Path]) -> None
     assert (fault.code, fault.detail) == ("signature", "nobody can sign such a record")
 
 
+@pytest.mark.parametrize(("number", "content"), [(9, bytes(range(16))), (10, bytes(range(8)))])
+def test_what_a_number_hides(signed: tuple[Path, Path], number: int, content: bytes) -> None:
+    """A text that is put before a number in its place is read, so it does not fit the signature."""
+    path, public = signed
+    rewrite(path, 3, lambda otlp: otlp + delimited(number, content) + bytes((number << 3, 0)))
+    with contextlib.closing(connect(path)) as connection:
+        connection.execute("UPDATE record SET trace = ? WHERE sequence = 3", (content if number == 9 else None,))
+    assert verify(path).intact
+    assert codes(verify(path, noted=trusting(public))) == [("signature", "record 3")]
+
+
 def test_a_signature_that_was_taken_off(signed: tuple[Path, Path]) -> None:
     """A record without its signature is counted as unsigned; that is what its count is for."""
     path, public = signed

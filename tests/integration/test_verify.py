@@ -150,13 +150,25 @@ def test_a_wrong_root_does_not_hold(archive_path: Path) -> None:
 
 
 def test_since_a_time(archive_path: Path) -> None:
-    """A verification since a time begins with the first record that was recorded then or later."""
+    """A verification since a time begins just before the first record that was recorded then or later."""
     fill(archive_path, 20)
     with contextlib.closing(connect(archive_path)) as connection:
         moment = connection.execute("SELECT observed FROM record WHERE sequence = 9").get
     report = verify(archive_path, since=Since(observed=moment))
-    assert (report.intact, report.first, report.last, report.valid) == (True, 9, 20, 12)
-    assert verify(archive_path, since=Since(observed=2**62)).first == 21
+    assert (report.intact, report.first, report.last, report.valid) == (True, 8, 20, 13)
+    assert verify(archive_path, since=Since(observed=2**62)).first == 20
+
+
+def test_times_that_were_set_back(archive_path: Path) -> None:
+    """Whoever sets the times of recording back does not choose what a verification since a time looks at."""
+    fill(archive_path, 20)
+    with contextlib.closing(connect(archive_path)) as connection:
+        moment = connection.execute("SELECT observed FROM record WHERE sequence = 9").get
+        connection.execute("UPDATE record SET outcome = 'failure' WHERE sequence = 12")
+        for last in (12, 20):
+            connection.execute("UPDATE record SET observed = 1 WHERE sequence <= ?", (last,))
+            report = verify(archive_path, since=Since(observed=moment))
+            assert f"record {last}" in {fault.place for fault in report.faults}
 
 
 def test_what_precedes_is_not_verified(archive_path: Path) -> None:
