@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     # Start-up time: nothing of it is used here.
     from otel_audit.notes import Checkpoint
 
-    Floor = Callable[[str], Checkpoint | None]
-
-__all__ = ["Committer", "Make", "Row", "Signer", "columns", "row_of"]
+__all__ = ["Committer", "Floor", "Make", "Row", "Signer", "columns", "row_of"]
 
 _RANGES: Final = 4_096
 """Most ranges of own sequences that are told apart; later ones take in other processes' records between them."""
@@ -47,6 +45,9 @@ a sixth of the time.
 Signer = Callable[[bytes, str, int, str], bytes]
 """Returns a record's bytes with its signature: of the bytes, the record's id, its sequence, and the archive's id."""
 
+Floor = Callable[[str], "Checkpoint | None"]
+"""Returns, by an archive's id, the largest checkpoint of it that is known from elsewhere; None for none."""
+
 Make = Callable[[apsw.Connection, Frontier], Sequence[Row]]
 """Makes rows within the transaction that commits them, from what the archive and its tree are then."""
 
@@ -58,8 +59,7 @@ class Committer:
         database: Opened to write. Its lock is held around `commit`.
         resource: Bytes of the OTLP ``Resource`` that the records belong to.
         scope: Bytes of the OTLP ``InstrumentationScope``.
-        floor: Returns, by an archive's id, the largest checkpoint of it that is known from elsewhere; None for none.
-            Asked once, before the first commit.
+        floor: Asked once, before the first commit.
         signer: Signs each record; None: nobody does.
     """
 
@@ -210,8 +210,8 @@ class Committer:
         if size < least.size or Frontier(least.size, peaks).root() != least.root:
             raise IntegrityError(
                 f"the archive {self.database.path} is not the one that had {least.size} records here",
-                "an older copy was restored or history was changed: find out by whom; where it was on purpose, remove"
-                f" {archive_id}.note from the directory of high-water marks",
+                "an older copy was restored or history was changed: find out by whom; where it was restored on purpose,"
+                f" remove {archive_id}.note from the directory of high-water marks",
             )
 
     def _values(
