@@ -158,6 +158,8 @@ class Administration:
         if own.message is not None:
             values["message"] = own.message
         record = build_record(values, _CATALOG, display=self._profile == "logs")
+        # The line feeds of a note are its own.
+        record = record._replace(altered=tuple(mark for mark in record.altered if not mark.endswith(".note:control")))
         return row_of(record, encode(record, self._profile), own.kind)
 
 

@@ -170,15 +170,19 @@ class _Check:
 
     def _row(self, row: tuple[Any, ...]) -> None:
         """Verify one row, and let the tree grow by it."""
-        sequence, kind, record_id, resource, stored, node, salt, otlp, content = row[0], row[1], *row[12:]
+        sequence, kind = row[:2]
+        record_id, resource, stored, node, salt, otlp, content = row[12:]
         columns, count = row[2:12], self._faults.count
         leaf = None
         try:
             if content is not None:
                 values = self._tombstone(sequence, columns, (resource, salt, otlp), content)
+            elif otlp is None or salt is None:
+                raise ValueError("its content is missing")
             else:
-                values, content = self._content(sequence, columns, (resource, salt, otlp))
+                values = self._derive(otlp, columns)
                 self._signatures.record(sequence, record_id, resource, otlp)
+                content = self._commitment(sequence, resource, salt, otlp)
             if content is not None:
                 leaf = leaf_hash(kind, sequence, values[1], record_id, values[2], values[5], content)
         except _IMPOSSIBLE as error:
@@ -199,20 +203,14 @@ class _Check:
         else:
             self._invalid += 1
 
-    def _content(
-        self, sequence: int, columns: tuple[Any, ...], content: tuple[Any, Any, Any]
-    ) -> tuple[tuple[Any, ...], bytes | None]:
-        """Return the columns that the bytes of a record give, and the commitment to its content."""
-        resource, salt, otlp = content
+    def _commitment(self, sequence: int, resource: Any, salt: Any, otlp: Any) -> bytes | None:
+        """Return the commitment to a record's content, None where its resource is not there."""
         self._used.add(resource)
-        if otlp is None or salt is None:
-            raise ValueError("its content is missing")
-        values = self._derive(otlp, columns)
         header = self._headers.get(resource)
         if header is None:
             self._faults.add("resource", f"record {sequence}", f"there is no resource {resource}")
-            return values, None
-        return values, commitment(salt, header, otlp)
+            return None
+        return commitment(salt, header, otlp)
 
     def _tombstone(
         self, sequence: int, columns: tuple[Any, ...], content: tuple[Any, Any, Any], commitment: Any

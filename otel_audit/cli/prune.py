@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from otel_audit.archive.query import open_archive
+from otel_audit.cli.audited import audited, given
 from otel_audit.cli.options import archive_option, chosen_archive
 from otel_audit.cli.safe import escape, json_text
 from otel_audit.cli.sizes import size_text
@@ -86,12 +87,16 @@ def _prune(path: Path, retention: Retention, config: Config, *, dry_run: bool, f
     with progress_bar("pruning") as progress:
         if dry_run:
             with open_archive(path) as opened:
+                audited(path, "prune", **given())
                 return would_prune(opened.database, retention, Gate(config.destinations, force=force), progress)
         with open_administration(path) as administration:
-            return Pruner(
+            outcome = Pruner(
                 administration, retention, destinations=config.destinations, force=force, actor=operator(),
                 fields={"process": process_fields()}, spare=0.0, progress=progress,
             ).prune()  # fmt: skip
+        if not outcome.records:
+            audited(path, "prune", **given())  # else what was removed tells of it
+        return outcome
 
 
 def _json(outcome: Outcome, *, dry_run: bool) -> dict[str, Any]:

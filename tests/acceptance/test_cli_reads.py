@@ -67,12 +67,17 @@ def last_sequence(path: Path) -> int:
         (("verify", "--since", "2", "--jobs", "1"), {"since": "2", "jobs": "1"}),
         (("prove", "3"), {"sequence": "3"}),
         (("prove", "--consistency", "2", "4"), {"consistency": ("2", "4")}),
+        (("hold list", "--utc"), {"utc": True}),
+        (("prune", "--rule", "*=1y", "--dry-run"), {"rule": ("*=1y",), "dry-run": True}),
+        (("prune", "--rule", "*=1y"), {"rule": ("*=1y",)}),
+        (("subject-export", "user-1@example.com", "--mentions"), {"target": "user-1@example.com", "mentions": True}),
+        (("erase", "user-1@example.com", "--dry-run"), {"target": "user-1@example.com", "dry-run": True}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
 def test_each_reading_command_is_recorded(archive: Path, arguments: tuple[str, ...], asked: dict[str, Any]) -> None:
     """A command that shows records appends who read, where, which command, and what was asked as it was typed."""
-    done = otel_audit(*arguments, "--archive", archive)
+    done = otel_audit(*arguments[0].split(), *arguments[1:], "--archive", archive)
     assert done.stderr == ""
     with open_archive(archive) as opened:
         read, genesis = opened.query(admin=True)

@@ -83,6 +83,8 @@ def test_checkpoints_come_by_themselves(archive_path: Path) -> None:
         ship(archive_path, collector)
         types = [log.event_name for log in collector.records]
     assert own_types(archive_path)[:2] == ["audit.archive.created", "audit.checkpoint"]
+    with open_archive(archive_path) as archive:
+        assert [record.altered for record in archive.query(admin=True)] == [()] * 3
     assert types.count("audit.checkpoint") == 2
     report = verify(archive_path)
     assert report.intact, report.faults

@@ -9,6 +9,7 @@ import click
 
 from otel_audit.archive.database import archive_errors
 from otel_audit.archive.query import open_archive
+from otel_audit.cli.audited import audited, given
 from otel_audit.cli.options import archive_option, chosen_archive
 from otel_audit.cli.safe import escape, json_text
 from otel_audit.cli.terminal import standard_output
@@ -31,8 +32,10 @@ def command(*, archive: str | None, form: str, utc: bool) -> int:
     """List the holds in force, oldest first: id, what is held, why, since when and by whom."""
     from otel_audit.archive.holds import load_holds  # start-up time
 
-    with open_archive(chosen_archive(archive)) as opened, opened.database as connection, archive_errors(opened.path):
-        holds = load_holds(connection).in_force
+    with open_archive(chosen_archive(archive)) as opened:
+        audited(opened.path, "hold list", **given())
+        with opened.database as connection, archive_errors(opened.path):
+            holds = load_holds(connection).in_force
     standard_output()
     if form == "json":
         sys.stdout.write(json_text([_json(hold) for hold in holds], indent=2) + "\n")
