@@ -211,7 +211,8 @@ class Committer:
             raise IntegrityError(
                 f"the archive {self.database.path} is not the one that had {least.size} records here",
                 "an older copy was restored or history was changed: find out by whom; where it was restored on purpose,"
-                f" remove {archive_id}.note from the directory of high-water marks",
+                f" remove {archive_id}.note from the directory of high-water marks: OTEL_AUDIT_HIGH_WATER, else"
+                " high-water in the user's data directory",
             )
 
     def _values(
