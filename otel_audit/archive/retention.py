@@ -11,9 +11,10 @@ from typing import Any, Final
 import apsw
 
 from otel_audit.archive.administration import SYSTEM, Administration, Own
-from otel_audit.archive.compaction import PAUSE, compact, give_back, size_on_disk
+from otel_audit.archive.compaction import PAUSE, compact, give_back
 from otel_audit.archive.database import Database, archive_errors
 from otel_audit.archive.due import Due, Finder, Gate
+from otel_audit.archive.files import size_on_disk
 from otel_audit.archive.index import ZONE
 from otel_audit.archive.leaf import ERASURE, PRUNE
 from otel_audit.archive.merkle import Frontier
