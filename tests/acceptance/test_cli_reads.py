@@ -11,6 +11,7 @@ import sys
 import tempfile
 import textwrap
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -360,6 +361,8 @@ def test_nothing_hides_an_older_copy(archive: Path, tmp_path: Path, arguments: t
     shutil.copy(older, archive)
     for command in ("show", "stats"):
         assert otel_audit(command, "--archive", archive).stderr.startswith(f"{NOTICE}the archive {archive} is not the")
+    if "*=1s" in arguments:
+        time.sleep(1.1)  # the shortest age that there is
     assert "had 6 records here" in otel_audit(*arguments, "--archive", archive, status=2).stderr
     assert last_sequence(archive) == 5
     assert "high-water: " in otel_audit("verify", "--archive", archive, status=1).stdout

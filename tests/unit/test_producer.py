@@ -125,7 +125,7 @@ def test_a_secret_is_named_nowhere(tmp_path: Path) -> None:
     ("content", "algorithm", "expected"),
     [
         (b"", None, "is no PEM"),
-        (b"x" * 44, None, "needs the algorithm HMAC-SHA256"),
+        (b"x" * 44, None, "needs integrity_algorithm=HMAC-SHA256"),
         (b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", None, "no private key in PEM"),
         (base64.b64encode(bytes(31)), "HMAC-SHA256", "shorter than 32 bytes"),
         (b"no base64!", "HMAC-SHA256", "is no base64"),
