@@ -102,7 +102,8 @@ class Committer:
             try:
                 # Within: an interrupt may come as soon as the transaction has begun.
                 connection.execute("BEGIN IMMEDIATE")
-                tree = self._present_tree(connection)
+                tree = self._present_tree(connection, self._floor)
+                self._floor = None
                 first = tree.size + 1
                 values, leaves = self._values(connection, make(connection, tree), tree)
                 _insert(connection, values)
@@ -138,7 +139,8 @@ class Committer:
             connection = self.database.locked_connection()
             connection.execute("BEGIN")
             try:
-                tree = self._present_tree(connection)
+                # Without the write lock, others may commit more, and note that, between the tree and the mark.
+                tree = self._present_tree(connection, floor=None)
                 return self._archive_id, tree
             finally:
                 connection.execute("ROLLBACK")
@@ -166,7 +168,7 @@ class Committer:
                 "put the original file back, or restart to begin a new archive",
             )
 
-    def _present_tree(self, connection: apsw.Connection) -> Frontier:
+    def _present_tree(self, connection: apsw.Connection, floor: Floor | None) -> Frontier:
         """Return the tree as it is now, having seen that it is the one we know, or an extension of it."""
         found: Any = connection.execute(_LAST).fetchone()
         archive_id, size, last = str(found[0]), int(found[1] or 0), found[2]
@@ -175,8 +177,8 @@ class Committer:
                 f"{self.database.path} is another archive than before ({archive_id}, not {self._archive_id})",
                 "put the original file back, or restart to record into this one",
             )
-        if not self._archive_id and self._floor is not None:
-            self._check_floor(connection, archive_id, size)
+        if floor is not None:
+            self._check_floor(connection, floor(archive_id), archive_id, size)
         self._archive_id = archive_id
         known = self._tree
         if size < known.size:
@@ -198,10 +200,8 @@ class Committer:
             )
         return Frontier(size, peaks)
 
-    def _check_floor(self, connection: apsw.Connection, archive_id: str, size: int) -> None:
+    def _check_floor(self, connection: apsw.Connection, least: Checkpoint | None, archive_id: str, size: int) -> None:
         """See that the archive is the one that a checkpoint from elsewhere tells of, or an extension of it."""
-        assert self._floor is not None  # noqa: S101 - the caller looked
-        least = self._floor(archive_id)
         if least is None:
             return
         ends = peak_ends(least.size)
