@@ -236,7 +236,7 @@ def _open(path: Path) -> int:
         if status.st_mode & 0o077:
             raise ConfigError(
                 f"the signing key {path} is open to others (mode {stat.S_IMODE(status.st_mode):04o})",
-                "chmod 600 it, and rotate it where they may have read it",
+                "chmod 600 it; where they may have read it, make another one with otel-audit keys init",
             )
     except BaseException:
         os.close(descriptor)

@@ -194,7 +194,7 @@ def parse_note(text: str) -> Note:
                 raise ValueError
             signatures.append(Signature(match[1], decoded[:4], decoded[4:]))
     except (ValueError, binascii.Error):
-        raise ConfigError("this is no note", "give a file that otel-audit checkpoint or prove wrote") from None
+        raise ConfigError("this is no note", "give it as otel-audit wrote it, to its last line") from None
     return Note(body + "\n", tuple(signatures))
 
 

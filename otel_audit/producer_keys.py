@@ -144,7 +144,7 @@ def load_private(content: bytes, where: str) -> tuple[Callable[[bytes], bytes], 
         ConfigError: It is none, or of a kind that signs nothing here.
     """
     if _PEM not in content:
-        raise ConfigError(f"{where} is no PEM", f"give a private key as PEM; a secret needs the algorithm {MAC}")
+        raise ConfigError(f"{where} is no PEM", f"give a private key as PEM; a secret needs integrity_algorithm={MAC}")
     serialization = _serialization()
     try:
         private: Any = serialization.load_pem_private_key(content, None)

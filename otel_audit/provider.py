@@ -27,6 +27,7 @@ from otel_audit._version import __version__
 from otel_audit.archive.administration import Administration
 from otel_audit.archive.commit import Committer
 from otel_audit.archive.database import Database
+from otel_audit.archive.highwater import read_mark
 from otel_audit.archive.writer import Writer
 from otel_audit.catalog import Catalog
 from otel_audit.config import Config, Settings
@@ -36,7 +37,7 @@ from otel_audit.logger import AuditLogger
 from otel_audit.metrics import Metrics
 from otel_audit.otlp import encode_resource, encode_scope
 from otel_audit.record import AuditRecord
-from otel_audit.tasks import floor, make_tasks, verifier
+from otel_audit.tasks import make_tasks, verifier
 from otel_audit.upkeep import Upkeep
 
 if TYPE_CHECKING:
@@ -79,7 +80,8 @@ class AuditProvider(forksafe.ForkAware):
             pass  # what is wrong with the archive shows here, not at the first event
         resource = encode_resource(config.resource)
         signer = None if config.integrity is None else config.integrity.signed
-        committer = Committer(database, resource, scope, partial(floor, config), signer)
+        floor = partial(read_mark, config.high_water)
+        committer = Committer(database, resource, scope, floor, signer)
         opener = partial(
             Administration,
             database.path,
@@ -88,6 +90,7 @@ class AuditProvider(forksafe.ForkAware):
             profile=config.profile,
             signer=signer,
             verifier=partial(verifier, config),
+            floor=floor,
         )
         self._upkeep = upkeep = Upkeep(make_tasks(config, committer, opener))
         self.writer = Writer(committer, partial(_committed, metrics, self._shippers, upkeep))

@@ -99,13 +99,12 @@ def _requests(file: Path, progress: Callable[[int, int], None]) -> Iterator[Mapp
                 done += len(line)
                 if not line.strip():
                     continue
-                try:
-                    yield _object(line)
-                except ConfigError:
-                    if number > 1:
-                        raise ConfigError(f"{file}:{number} is no OTLP/JSON", _REMEDY) from None
-                    yield _object(line + lines.read())
-                    done = total
+                request = _object(line)
+                if request is None and number == 1:
+                    request, done = _object(line + lines.read()), total
+                if request is None:
+                    raise ConfigError(f"{file}:{number} is no OTLP/JSON", _REMEDY)
+                yield request
                 progress(done, total)
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror or error}", _REMEDY) from error
@@ -114,14 +113,13 @@ def _requests(file: Path, progress: Callable[[int, int], None]) -> Iterator[Mapp
 _REMEDY: Final = "give a file that the collector's file exporter wrote as JSON"
 
 
-def _object(text: bytes) -> Mapping[str, Any]:
+def _object(text: bytes) -> Mapping[str, Any] | None:
+    """Return the JSON object that a text holds; None where it holds none."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, Mapping):
-        raise ConfigError("this is no OTLP/JSON", _REMEDY)
-    return value
+        return None
+    return value if isinstance(value, Mapping) else None
 
 
 class _Comparing:

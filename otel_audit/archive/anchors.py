@@ -13,6 +13,7 @@ from otel_audit.archive.faults import Faults, unreadable_is_a_fault
 from otel_audit.archive.joined import Joined
 from otel_audit.archive.leaf import ADMINISTRATION, GENESIS, ROTATION
 from otel_audit.archive.report import Root
+from otel_audit.archive.rotation import NEXT
 from otel_audit.errors import ConfigError, IntegrityError
 from otel_audit.notes import Checkpoint, Note, Verifier, parse_note
 from otel_audit.otlp import read_log
@@ -26,8 +27,6 @@ _OWN: Final = (
 )
 _FIRST: Final = "SELECT min(sequence) FROM record INDEXED BY own WHERE kind > 1"
 _CODES: Final = {GENESIS: "genesis", ROTATION: "rotation"}
-NEXT: Final = "next "
-"""What begins the line of a rotation's note that names the next key."""
 
 
 class Anchor(NamedTuple):

@@ -10,7 +10,14 @@ from typing import Final
 
 from otel_audit.errors import ArchiveError
 
-__all__ = ["file_system", "make_private", "prepare_file", "refuse_network_file_system", "sync_directory"]
+__all__ = [
+    "file_system",
+    "make_private",
+    "prepare_file",
+    "refuse_network_file_system",
+    "size_on_disk",
+    "sync_directory",
+]
 
 _NETWORK_FILE_SYSTEMS: Final = frozenset({
     "9p", "afs", "ceph", "cifs", "fuse.sshfs", "glusterfs", "fuse.glusterfs",
@@ -75,3 +82,8 @@ def file_system(directory: Path, mounts: str) -> str:
         if directory.is_relative_to(point) and len(point) >= best:
             best, kind = len(point), parts[2]
     return kind
+
+
+def size_on_disk(path: Path) -> int:
+    """Return the bytes of an archive and of its write-ahead log."""
+    return sum(file.stat().st_size for file in (path, Path(f"{path}-wal")) if file.exists())

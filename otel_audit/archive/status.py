@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import apsw
 
+from otel_audit.archive.files import size_on_disk
 from otel_audit.archive.index import EVENTS, ZONE, folded_to
 from otel_audit.archive.merkle import Frontier, peak_ends
 
@@ -97,7 +98,7 @@ def read_status(connection: apsw.Connection, path: Path) -> Status:
     return Status(
         archive=str(path),
         archive_id=str(connection.execute("SELECT value FROM meta WHERE key = 'archive_id'").get),
-        size=sum(p.stat().st_size for p in (path, Path(f"{path}-wal")) if p.exists()),
+        size=size_on_disk(path),
         records=records,
         sequence=head,
         first=_observed(connection, "ASC"),

@@ -14,7 +14,7 @@ from otel_audit.integrity_settings import resolve_integrity
 from otel_audit.otlp import encode_resource, encode_scope
 
 if TYPE_CHECKING:
-    from otel_audit.notes import SigningKey
+    from otel_audit.notes import Checkpoint, SigningKey
 
 __all__ = ["open_administration"]
 
@@ -44,6 +44,7 @@ def open_administration(
         profile=profile,
         signer=None if key is None else key.signed,
         verifier=partial(_verifier, signing_key),
+        floor=_floor,
         busy_timeout=busy_timeout,
     )
 
@@ -54,3 +55,10 @@ def _verifier(key: SigningKey | None) -> str | None:
     if key is None and (file := key_path()) is not None:
         key = load(file)
     return None if key is None else str(key.verifier)
+
+
+def _floor(archive_id: str) -> Checkpoint | None:
+    from otel_audit.archive.highwater import read_mark  # start-up time, as below
+    from otel_audit.paths import high_water_directory
+
+    return read_mark(high_water_directory(), archive_id)

@@ -451,3 +451,16 @@ def test_children_note_theirs(archive_path: Path) -> None:
 
         assert os.waitpid(forked(work), 0)[1] == 0
         wait_until(lambda: "\n8\n" in file.read_text())
+
+
+def test_a_mark_that_is_newer_than_a_look(archive_path: Path) -> None:
+    """What others commit and note while the tree is only looked at is no older copy; an append has the write lock."""
+    recorded(archive_path)
+    with open_archive(archive_path) as archive:
+        later = Checkpoint.of_archive(archive.id, 9, bytes(32))
+    with Administration(archive_path, b"", b"", floor=lambda _: later) as administration:
+        assert administration.tree()[1].size == 3
+        for _ in range(2):
+            with pytest.raises(IntegrityError, match="had 9 records here"):
+                append_checkpoint(administration, None)
+    assert verify(archive_path).last == 3

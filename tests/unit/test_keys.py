@@ -111,7 +111,7 @@ def test_names_that_cannot_be_used(file: Path, name: str) -> None:
 def test_files_open_to_others(file: Path, mode: int) -> None:
     """A file that anybody else may read, write or execute is refused, with its mode and the remedy."""
     put(file, EXAMPLE, mode)
-    with pytest.raises(ConfigError, match=rf"open to others \(mode {mode:04o}\): chmod 600"):
+    with pytest.raises(ConfigError, match=rf"open to others \(mode {mode:04o}\): chmod 600 .* keys init"):
         load(file)
 
 
