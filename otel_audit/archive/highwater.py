@@ -79,8 +79,9 @@ class HighWater:
 
 def _replace(path: Path, content: bytes) -> None:
     """Put a new file in the place of another; after a power cut either may be there, which is enough."""
-    new = path.with_suffix(f".{os.getpid()}.new")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    # Process ids do not tell writers apart: two providers of one process, two containers with a directory in common.
+    new = path.with_suffix(f".{os.urandom(8).hex()}.new")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
         with os.fdopen(os.open(new, flags, 0o600), "wb") as file:
             file.write(content)

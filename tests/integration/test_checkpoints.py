@@ -8,6 +8,8 @@ import os
 import shutil
 import stat
 import threading
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from otel_audit import IntegrityError
 from otel_audit.archive.administration import Administration, Own
-from otel_audit.archive.checkpoints import append_checkpoint, checkpoint_record
+from otel_audit.archive.checkpoints import Checkpoints, append_checkpoint, checkpoint_record
 from otel_audit.archive.highwater import HighWater
 from otel_audit.archive.leaf import GENESIS, ROTATION, seal
 from otel_audit.archive.query import open_archive
@@ -118,6 +120,46 @@ def test_one_at_a_time(archive_path: Path) -> None:
         thread.join()
     assert own_types(archive_path).count("audit.archive.created") == 1
     assert verify(archive_path).intact
+
+
+def test_what_came_while_one_was_signed(archive_path: Path) -> None:
+    """What was recorded while a slow key signed is covered by the next checkpoint, though nothing was recorded since."""
+    key = new_key()
+    recorded(archive_path)
+
+    def slowly(data: bytes) -> bytes:
+        recorded(archive_path, 2)
+        return key.sign(data)
+
+    slow = SigningKey(key.verifier.name, key.verifier.public_key, slowly)
+    assert Checkpoint.parse(stated(archive_path, slow).text).size == 3
+    stated(archive_path, key)
+    stated(archive_path, key)
+    assert own_types(archive_path).count("audit.checkpoint") == 2
+    report = verify(archive_path, noted=Noted(verifiers=[key.verifier]))
+    assert report.intact, report.faults
+    assert report.covered == 7
+
+
+def test_another_process_was_just_before(archive_path: Path) -> None:
+    """Where another process has just stated a checkpoint, what it does not cover is looked at again in due time."""
+    recorded(archive_path)
+    with connect(archive_path) as connection:
+        connection.execute("UPDATE meta SET value = value - 299000000000 WHERE key = 'created'")
+    with Administration(archive_path, b"", b"") as administration:
+        opener = partial(Administration, archive_path, b"", b"")
+        checkpoints = Checkpoints(
+            archive_path, opener, administration.tree, key=lambda: None, high_water=None, interval=300.0
+        )
+        wait = checkpoints.run()
+        assert wait <= 1.0
+        stated(archive_path)
+        recorded(archive_path)
+        while wait <= 1.0:
+            time.sleep(wait)
+            wait = checkpoints.run()
+    assert 200.0 < wait <= 300.0
+    assert own_types(archive_path).count("audit.checkpoint") == 1
 
 
 def test_a_note_kept_elsewhere(archive_path: Path, tmp_path: Path) -> None:
@@ -293,6 +335,25 @@ def test_the_mark_is_private_and_only_grows(archive_path: Path) -> None:
             assert found is not None
             assert found.size == 7
     assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+def test_a_mark_that_another_writer_replaces_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two providers of one process that note how far the archive came at once, neither spoils the other's file."""
+    high_water = HighWater(tmp_path / "marks")
+    notes = [sign_note(str(Checkpoint.of_archive("ab", size, bytes(32))), None) for size in (99, 100)]
+    replace = Path.replace
+
+    def late(new: Path, path: Path) -> Path:
+        monkeypatch.setattr(Path, "replace", replace)
+        high_water.note(notes[0])
+        return replace(new, path)
+
+    monkeypatch.setattr(Path, "replace", late)
+    high_water.note(notes[1])
+    found = high_water.read("ab")
+    assert found is not None
+    assert found.size == 100
+    assert [path.name for path in high_water.directory.iterdir()] == ["ab.note"]
 
 
 def test_a_mark_that_is_none(archive_path: Path, caplog: pytest.LogCaptureFixture) -> None:
