@@ -85,7 +85,8 @@ def _in_parent() -> None:
 
 
 def _in_child() -> None:
-    global _forking, _registering  # noqa: PLW0603 - threads that waited for the old ones are not here
+    # Threads that waited for the old ones are not here.
+    global _forking, _registering
     _forking, _registering = threading.Lock(), threading.RLock()
     for member in reversed(_resting):
         member.after_fork_in_child()

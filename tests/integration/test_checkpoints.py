@@ -123,7 +123,7 @@ def test_one_at_a_time(archive_path: Path) -> None:
 
 
 def test_what_came_while_one_was_signed(archive_path: Path) -> None:
-    """What was recorded while a slow key signed is covered by the next checkpoint, though nothing was recorded since."""
+    """What was recorded while a slow key signed is covered by the next checkpoint, though nothing came since."""
     key = new_key()
     recorded(archive_path)
 
