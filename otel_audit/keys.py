@@ -36,7 +36,7 @@ def key_path(environ: Mapping[str, str] = os.environ) -> Path | None:
 
 
 def resolve(given: object, environ: Mapping[str, str]) -> tuple[SigningKey | None, Path | None]:
-    """Return the signing key, and the path of the file that it came from.
+    """Return the signing key, and the absolute path of the file that it came from.
 
     Args:
         given: A key, the path of its file, or None: the environment says.
@@ -56,7 +56,8 @@ def resolve(given: object, environ: Mapping[str, str]) -> tuple[SigningKey | Non
         raise ConfigError(
             f"signing_key= is {type(given).__name__} and no key", "give a SigningKey, or the path of its file"
         )
-    return (None, None) if path is None else (load(path), path)
+    # Absolute: it is read again for each checkpoint, and a daemon may have changed its directory by then.
+    return (None, None) if path is None else (load(path), path.absolute())
 
 
 def create(path: Path, name: str) -> SigningKey:

@@ -9,6 +9,7 @@ import shutil
 import stat
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -151,13 +152,9 @@ def test_another_process_was_just_before(archive_path: Path) -> None:
     with connect(archive_path) as connection:
         connection.execute("UPDATE meta SET value = value - 299000000000 WHERE key = 'created'")
     with Administration(archive_path, b"", b"") as administration:
+        opener = partial(Administration, archive_path, b"", b"")
         checkpoints = Checkpoints(
-            archive_path,
-            lambda: Administration(archive_path, b"", b""),
-            administration.tree,
-            key=lambda: None,
-            high_water=None,
-            interval=300.0,
+            archive_path, opener, administration.tree, key=lambda: None, high_water=None, interval=300.0
         )
         wait = checkpoints.run()
         assert wait <= 1.0

@@ -255,6 +255,15 @@ def test_wrong_settings(given: Any) -> None:
     assert "secret" not in str(caught.value)
 
 
+def test_a_relative_path(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative path means the same file after the process has changed its directory, whoever names it."""
+    create(file, "mine")
+    monkeypatch.chdir(file.parent)
+    assert Config.load(signing_key=file.name).signing_key_path == file
+    monkeypatch.setenv("OTEL_AUDIT_SIGNING_KEY", file.name)
+    assert Config.load().signing_key_path == file
+
+
 def test_a_file_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A variable that names no key is an error of the settings, not of the first signature."""
     monkeypatch.setenv("OTEL_AUDIT_SIGNING_KEY", str(tmp_path / "none"))
