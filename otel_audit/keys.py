@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from otel_audit.errors import ConfigError
+from otel_audit.keyfile import shown
 from otel_audit.notes import ED25519, SigningKey
 
 __all__ = ["DEFAULT_NAME", "VARIABLE", "create", "exclusive", "key_path", "load", "next_key", "replace", "resolve"]
@@ -290,4 +291,4 @@ def _file_errors(path: Path, done: str) -> Iterator[None]:
         remedy = "check the path, its permissions and the disk"
         if done == "read" and isinstance(error, FileNotFoundError):
             remedy = "make it with otel-audit keys init, or check the path"
-        raise ConfigError(f"the signing key {path} cannot be {done}: {reason}", remedy) from error
+        raise ConfigError(f"the signing key {shown(path)} cannot be {done}: {reason}", remedy) from error

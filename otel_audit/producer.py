@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 from otel_audit import attributes as keys
 from otel_audit.errors import ArchiveError, AuditError, ConfigError
 from otel_audit.jcs import Unsignable, read_signed
-from otel_audit.keyfile import read_key_file, refuse_open_file
+from otel_audit.keyfile import read_key_file, refuse_open_file, shown
 from otel_audit.producer_keys import (
     ALGORITHMS,
     MAC,
@@ -80,7 +80,7 @@ class ProducerKey:
         Raises:
             ConfigError: The file cannot be read, is open to others, or holds no such key.
         """
-        where = f"the producer key in {os.fspath(path)}"
+        where = f"the producer key in {shown(path)}"
         content, mode = read_key_file(path, where)
         refuse_open_file(mode, where)
         if algorithm == MAC:

@@ -324,6 +324,18 @@ def test_signatures_that_are_none(signed: tuple[Path, Path], text: str) -> None:
     assert codes(verify(path, noted=trusting(public, only=False))) == [("signature", "record 3")]
 
 
+def test_another_text_of_a_signature(signed: tuple[Path, Path]) -> None:
+    """Base64 whose unused bits are not zero is wrong, though it stands for the same signature."""
+    path, public = signed
+
+    def change(otlp: bytes) -> bytes:
+        end = otlp.index(b"==", otlp.index(b"audit.integrity.value"))
+        return otlp[: end - 1] + bytes((otlp[end - 1] + 1,)) + otlp[end:]
+
+    rewrite(path, 3, change)
+    assert codes(verify(path, noted=trusting(public))) == [("signature", "record 3")]
+
+
 def test_a_record_that_nobody_can_have_signed(signed: tuple[Path, Path]) -> None:
     """A number that JSON lacks, behind a signature, is a wrong signature."""
     path, public = signed
