@@ -1,12 +1,9 @@
-"""Checkpoints as records, the high-water mark, and what `verify` makes of both."""
+"""Checkpoints as records, and what `verify` makes of them."""
 
 from __future__ import annotations
 
 import base64
-import logging
-import os
 import shutil
-import stat
 import threading
 import time
 from functools import partial
@@ -15,63 +12,19 @@ from typing import Any
 
 import apsw
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from otel_audit import IntegrityError
 from otel_audit.archive.administration import Administration, Own
-from otel_audit.archive.checkpoints import Checkpoints, append_checkpoint, checkpoint_record
-from otel_audit.archive.highwater import HighWater
+from otel_audit.archive.checkpoints import Checkpoints, checkpoint_record
 from otel_audit.archive.leaf import ERASURE, GENESIS, ROTATION, seal
 from otel_audit.archive.query import open_archive
 from otel_audit.archive.removal import removal_fields, remove
 from otel_audit.archive.rotation import append_rotation
 from otel_audit.archive.verify import Noted, verify
-from otel_audit.errors import ArchiveError
 from otel_audit.notes import Checkpoint, Note, SigningKey, parse_note, sign_note
-from otel_audit.provider import AuditProvider
 from otel_audit.testing import Collector
-from tests.archive_material import connect, forked, provider_at, ship, wait_until
-
-
-def new_key(name: str = "test") -> SigningKey:
-    private = Ed25519PrivateKey.generate()
-    return SigningKey(name, private.public_key().public_bytes_raw(), private.sign)
-
-
-def record(provider: AuditProvider, number: int = 3) -> None:
-    log = provider.get_logger("tests")
-    for n in range(number):
-        log.audit("user.login.success", user=f"user-{n}")
-
-
-def recorded(path: Path, number: int = 3, **settings: Any) -> None:
-    with provider_at(path, **settings) as provider:
-        record(provider, number)
-
-
-def stated(path: Path, key: SigningKey | None = None) -> Note:
-    with Administration(path, b"", b"") as administration:
-        return append_checkpoint(administration, key)
-
-
-def own_types(path: Path) -> list[str]:
-    with open_archive(path) as archive:
-        return [record.type for record in archive.query(admin=True, oldest_first=True)]
-
-
-def codes(path: Path, **noted: Any) -> list[str]:
-    return [fault.code for fault in verify(path, noted=Noted(**noted)).faults]
-
-
-def mark(path: Path) -> Path:
-    """Return the file of an archive's high-water mark."""
-    with provider_at(path) as provider, open_archive(path) as archive:
-        directory = provider.config.high_water
-        assert directory is not None
-        return HighWater(directory).path(archive.id)
-
-
-# -- checkpoints --
+from tests.archive_material import connect, provider_at, ship, wait_until
+from tests.checkpoint_material import codes, new_key, own_types, record, recorded, stated
 
 
 def test_checkpoints_come_by_themselves(archive_path: Path) -> None:
@@ -336,128 +289,3 @@ def test_nothing_else_is_signed_in_an_archives_name(archive_path: Path) -> None:
         stated(archive_path, key)
     with Administration(archive_path, b"", b"") as administration, pytest.raises(IntegrityError, match="no archive's"):
         append_rotation(administration, key, other.verifier)
-
-
-# -- the high-water mark --
-
-
-def test_an_older_copy_is_found(archive_path: Path, tmp_path: Path) -> None:
-    """Where an older copy was put in place of the archive, the first event raises, and `verify` says why."""
-    recorded(archive_path)
-    older = tmp_path / "older.db"
-    shutil.copy(archive_path, older)
-    recorded(archive_path)
-    file = mark(archive_path)
-    shutil.copy(older, archive_path)
-    with provider_at(archive_path) as provider, pytest.raises(IntegrityError, match="had 6 records here"):
-        record(provider)
-    assert codes(archive_path, high_water=file.parent) == ["high-water"]
-    file.unlink()
-    recorded(archive_path)
-    assert codes(archive_path, high_water=file.parent) == []
-
-
-def test_history_written_anew_is_found(archive_path: Path, tmp_path: Path) -> None:
-    """Another history of the same archive, longer than what was seen here, raises and is reported."""
-    recorded(archive_path, 1)
-    other = tmp_path / "other.db"
-    shutil.copy(archive_path, other)
-    recorded(archive_path, 4)
-    file = mark(archive_path)
-    recorded(other, 20, high_water=False)
-    shutil.copy(other, archive_path)
-    with provider_at(archive_path) as provider, pytest.raises(IntegrityError):
-        record(provider)
-    assert codes(archive_path, high_water=file.parent) == ["high-water"]
-
-
-def test_the_mark_is_private_and_only_grows(archive_path: Path) -> None:
-    """The file is the user's alone, and a smaller checkpoint never takes the place of a larger one."""
-    recorded(archive_path)
-    file = mark(archive_path)
-    assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
-    high_water = HighWater(file.parent)
-    with open_archive(archive_path) as archive:
-        for size in (7, 5):
-            high_water.note(sign_note(str(Checkpoint.of_archive(archive.id, size, bytes(32))), None))
-            found = high_water.read(archive.id)
-            assert found is not None
-            assert found.size == 7
-    assert [path.name for path in file.parent.iterdir()] == [file.name]
-
-
-def test_a_mark_that_another_writer_replaces_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of two providers of one process that note how far the archive came at once, neither spoils the other's file."""
-    high_water = HighWater(tmp_path / "marks")
-    notes = [sign_note(str(Checkpoint.of_archive("ab", size, bytes(32))), None) for size in (99, 100)]
-    replace = Path.replace
-
-    def late(new: Path, path: Path) -> Path:
-        monkeypatch.setattr(Path, "replace", replace)
-        high_water.note(notes[0])
-        return replace(new, path)
-
-    monkeypatch.setattr(Path, "replace", late)
-    high_water.note(notes[1])
-    found = high_water.read("ab")
-    assert found is not None
-    assert found.size == 100
-    assert [path.name for path in high_water.directory.iterdir()] == ["ab.note"]
-
-
-def test_a_mark_that_is_none(archive_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A file that holds something else is logged and keeps nothing from being recorded; `verify` names it."""
-    recorded(archive_path)
-    file = mark(archive_path)
-    file.write_text("nonsense")
-    with caplog.at_level(logging.ERROR, "otel_audit"):
-        recorded(archive_path)
-    assert "high-water mark" in caplog.text
-    assert codes(archive_path, high_water=file.parent) == ["high-water"]
-
-
-def test_a_mark_is_no_link(tmp_path: Path) -> None:
-    """A symbolic link in place of the file is not followed, nor an id that would leave the directory."""
-    (tmp_path / "ab.note").symlink_to("/etc/passwd")
-    with pytest.raises(ArchiveError):
-        HighWater(tmp_path).read("ab")
-    with pytest.raises(ArchiveError, match="no archive's id"):
-        HighWater(tmp_path).read("../ab")
-
-
-def test_a_directory_that_cannot_be_made(archive_path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Where the mark cannot be written, that is logged, and recording goes on."""
-    file = tmp_path / "file"
-    file.write_text("")
-    with caplog.at_level(logging.WARNING, "otel_audit"):
-        recorded(archive_path, high_water=file / "below")
-    assert str(file) in caplog.text
-    assert verify(archive_path).last == 3
-
-
-def test_children_note_theirs(archive_path: Path) -> None:
-    """What a forked child records is noted as well."""
-    with provider_at(archive_path) as provider:
-        record(provider)
-        file = mark(archive_path)
-
-        def work() -> None:
-            record(provider, 5)
-            provider.shutdown()
-
-        assert os.waitpid(forked(work), 0)[1] == 0
-        wait_until(lambda: "\n8\n" in file.read_text())
-
-
-def test_a_mark_that_is_newer_than_a_look(archive_path: Path) -> None:
-    """What others commit and note while the tree is only looked at is no older copy; an append has the write lock."""
-    recorded(archive_path)
-    with open_archive(archive_path) as archive:
-        later = Checkpoint.of_archive(archive.id, 9, bytes(32))
-    with Administration(archive_path, b"", b"", floor=lambda _: later) as administration:
-        assert administration.tree()[1].size == 3
-        for _ in range(2):
-            with pytest.raises(IntegrityError, match="had 9 records here"):
-                append_checkpoint(administration, None)
-    assert verify(archive_path).last == 3
