@@ -16,6 +16,8 @@ from otel_audit.record import AuditRecord
 
 if TYPE_CHECKING:
     # Start-up time: nothing of it is used here.
+    from pathlib import Path
+
     from otel_audit.notes import Checkpoint
 
 __all__ = ["Committer", "Floor", "Make", "Row", "Signer", "columns", "row_of"]
@@ -178,7 +180,7 @@ class Committer:
                 "put the original file back, or restart to record into this one",
             )
         if floor is not None:
-            self._check_floor(connection, floor(archive_id), archive_id, size)
+            check_floor(connection, self.database.path, archive_id, floor(archive_id))
         self._archive_id = archive_id
         known = self._tree
         if size < known.size:
@@ -201,21 +203,6 @@ class Committer:
                 "records were changed or another copy was restored: keep the file, and find out by whom",
             )
         return Frontier(size, peaks)
-
-    def _check_floor(self, connection: apsw.Connection, least: Checkpoint | None, archive_id: str, size: int) -> None:
-        """See that the archive is the one that a checkpoint from elsewhere tells of, or an extension of it."""
-        if least is None:
-            return
-        ends = peak_ends(least.size)
-        nodes: dict[int, bytes] = dict(connection.execute(_NODES, (_json(ends),)))
-        peaks = [nodes.get(end, b"") for end in ends]
-        if size < least.size or Frontier(least.size, peaks).root() != least.root:
-            raise IntegrityError(
-                f"the archive {self.database.path} is not the one that had {least.size} records here",
-                "an older copy was restored or history was changed: find out by whom; where it was restored on purpose,"
-                f" remove {archive_id}.note from the directory of high-water marks: OTEL_AUDIT_HIGH_WATER, else"
-                " high-water in the user's data directory",
-            )
 
     def _values(
         self, connection: apsw.Connection, rows: Sequence[Row], tree: Frontier
@@ -249,6 +236,32 @@ class Committer:
 def _json(numbers: Sequence[int]) -> str:
     """Return numbers as a JSON array, without the module, which takes a while to load."""
     return f"[{','.join(map(str, numbers))}]"
+
+
+def check_floor(connection: apsw.Connection, path: Path, archive_id: str, least: Checkpoint | None) -> None:
+    """See that an archive is the one that a checkpoint from elsewhere tells of, or an extension of it.
+
+    Args:
+        connection: Reads the archive.
+        path: Its file.
+        archive_id: Its id.
+        least: The checkpoint, from before this look; None: there is none.
+
+    Raises:
+        IntegrityError: It is not.
+    """
+    if least is None:
+        return
+    ends = peak_ends(least.size)
+    nodes: dict[int, bytes] = dict(connection.execute(_NODES, (_json(ends),)))
+    # An end that is missing makes another root.
+    if Frontier(least.size, [nodes.get(end, b"") for end in ends]).root() != least.root:
+        raise IntegrityError(
+            f"the archive {path} is not the one that had {least.size} records here",
+            "an older copy was restored or history was changed: find out by whom; where it was restored on purpose,"
+            f" remove {archive_id}.note from the directory of high-water marks: OTEL_AUDIT_HIGH_WATER, else"
+            " high-water in the user's data directory",
+        )
 
 
 def row_of(record: AuditRecord, otlp: bytes, kind: int = EVENT) -> Row:
