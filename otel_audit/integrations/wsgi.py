@@ -1,0 +1,97 @@
+"""Audit middleware for WSGI: Flask or any other; imports none of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import Context, copy_context
+from typing import Any
+
+from otel_audit.integrations.forwarded import ProxyHeader
+from otel_audit.integrations.web import Requests, latin_text
+from otel_audit.record import Session
+
+__all__ = ["AuditMiddleware", "Environ", "WSGIApp"]
+
+Environ = dict[str, Any]
+WSGIApp = Callable[[Environ, Any], Iterable[bytes]]
+
+
+class AuditMiddleware:
+    """WSGI middleware: records made while a request is handled carry its session and its user.
+
+    The application runs in a copy of the context, and so does its response while the server sends it. What either binds
+    is gone with the request: the next one in the same thread never sees it.
+
+    Args:
+        app: The WSGI application; for Flask: ``app.wsgi_app = AuditMiddleware(app.wsgi_app)``.
+        user: Returns the user for an environ, None where nobody is known (yet). Asked when the request begins; where it
+            found nobody or raised, again by `request_user` and `audited`, for each record.
+        session_id: Returns the session's id for an environ; default: a new random one for each request. Never give a
+            cookie itself: it is a secret.
+        trusted_proxies: How many proxies are in front, each of which appends the address of its peer to
+            `proxy_header`; 0: the address of the connection, as the server gives it.
+        proxy_header: ``x-forwarded-for`` or ``forwarded``: the one that the proxies write. Never the other one, which
+            comes from the client.
+
+    Raises:
+        ConfigError: One of them is wrong.
+    """
+
+    def __init__(
+        self,
+        app: WSGIApp,
+        *,
+        user: Callable[[Environ], str | None] | None = None,
+        session_id: Callable[[Environ], str | None] | None = None,
+        trusted_proxies: int = 0,
+        proxy_header: ProxyHeader = "x-forwarded-for",
+    ) -> None:
+        self.app = app
+        self._requests = Requests[Environ](
+            user=user, session_id=session_id, trusted_proxies=trusted_proxies, proxy_header=proxy_header
+        )
+
+    def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
+        """Call the application, with the request's session and user bound."""
+        context = copy_context()
+        context.run(self._bind, environ)
+        body = context.run(self.app, environ, start_response)
+        wrapper = environ.get("wsgi.file_wrapper")
+        if isinstance(body, (list, tuple)) or (isinstance(wrapper, type) and isinstance(body, wrapper)):
+            return body  # nothing of the application runs any more, and servers send these faster
+        return _Body(context, body)
+
+    def _bind(self, environ: Environ) -> None:
+        self._requests.bind(environ, self._session(environ))
+
+    def _session(self, environ: Environ) -> Session:
+        forwarded: list[str] = []
+        if self._requests.header is not None:
+            value = environ.get(f"HTTP_{self._requests.header.upper().replace('-', '_')}")
+            forwarded = [] if value is None else [latin_text(value)]
+        agent = environ.get("HTTP_USER_AGENT")
+        client = None if agent is None else latin_text(agent)
+        return self._requests.session(environ, "http", environ.get("REMOTE_ADDR") or None, forwarded, client)
+
+
+class _Body:
+    """Runs a response's iteration and its end in the request's context."""
+
+    def __init__(self, context: Context, body: Iterable[bytes]) -> None:
+        self._context = context
+        self._body = body
+        self._chunks: Iterator[bytes] | None = None
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        if self._chunks is None:
+            self._chunks = self._context.run(iter, self._body)
+        return self._context.run(next, self._chunks)
+
+    def close(self) -> None:
+        """Close the response, where it can be closed."""
+        close = getattr(self._body, "close", None)
+        if close is not None:
+            self._context.run(close)
