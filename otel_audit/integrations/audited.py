@@ -35,7 +35,7 @@ def audited(
     outcome: Judge | None = None,
     logger: AuditLogger | None = None,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Return a decorator that records each call of a function: ``success`` where it returned, ``failure`` where it raised.
+    """Return a decorator that records each call: ``success`` where it returned, ``failure`` where it raised.
 
     A failure has the exception's type in the custom group ``error``, with the HTTP status where it stands for one;
     cancellation is a failure, too. A response with status 400 and above is one as well. For functions and coroutine
@@ -80,14 +80,6 @@ def wrap(event: Event, function: Callable[P, R]) -> Callable[P, R]:
         event.check(frozenset(known.parameters))
     logger = event.logger or get_logger(getattr(function, "__module__", None) or "audited")
 
-    if iscoroutinefunction(function):
-
-        @wraps(function)
-        async def call_async(*args: P.args, **kwargs: P.kwargs) -> Any:
-            return await finish(event.attempt(_arguments(known, args, kwargs), logger), function(*args, **kwargs))
-
-        return cast("Callable[P, R]", call_async)
-
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         attempt = event.attempt(_arguments(known, args, kwargs), logger)
@@ -97,13 +89,20 @@ def wrap(event: Event, function: Callable[P, R]) -> Callable[P, R]:
             failed(attempt, error)
             raise
         if iscoroutine(result):
-            # Another decorator hides that the function is a coroutine function: it has not run yet.
-            return cast("R", finish(attempt, result))
+            return cast("R", finish(attempt, result))  # it has not run yet
         log, arguments = attempt.returned(result)
         log.audit(event.type, **arguments)
         return result
 
-    return call
+    if not iscoroutinefunction(function):
+        return call
+
+    @wraps(function)
+    async def call_async(*args: P.args, **kwargs: P.kwargs) -> Any:
+        result: Any = call(*args, **kwargs)
+        return await result
+
+    return cast("Callable[P, R]", call_async)
 
 
 async def finish(attempt: Attempt, coroutine: Coroutine[Any, Any, R]) -> R:
