@@ -9,13 +9,11 @@ from otel_audit.integrations.forwarded import ProxyHeader
 from otel_audit.integrations.web import Requests
 from otel_audit.record import Session
 
-__all__ = ["ASGIApp", "AuditMiddleware", "Message", "Receive", "Scope", "Send"]
+__all__ = ["ASGIApp", "AuditMiddleware", "Scope"]
 
 Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+# Any: each framework has types of its own for the three arguments, none of which fits another's.
+ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 class AuditMiddleware:
@@ -53,7 +51,7 @@ class AuditMiddleware:
             user=user, session_id=session_id, trusted_proxies=trusted_proxies, proxy_header=proxy_header
         )
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Call the application, with the request's session and user bound."""
         if scope["type"] not in {"http", "websocket"}:
             await self.app(scope, receive, send)

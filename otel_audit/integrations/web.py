@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
-from typing import Any, Final, Generic, TypeVar, get_args
+from typing import Any, Final, Generic, NamedTuple, Self, TypeVar, get_args
 
 from structlog.contextvars import bind_contextvars, get_contextvars, unbind_contextvars
 from structlog.typing import EventDict, WrappedLogger
@@ -19,13 +19,37 @@ from otel_audit.integrations.forwarded import ProxyHeader, client_address
 from otel_audit.integrations.values import as_name
 from otel_audit.record import Session
 
-__all__ = ["Requests", "late_user", "latin_text", "request_user"]
+__all__ = ["Bound", "Requests", "late_user", "latin_text", "request_user"]
 
 Request = TypeVar("Request")
 
 _MOST_PROXIES: Final = 32
 _log = logging.getLogger("otel_audit")
 _find_user: ContextVar[Callable[[], object] | None] = ContextVar("otel_audit_find_user", default=None)
+
+
+class Bound(NamedTuple):
+    """What is bound in a context at one moment.
+
+    Args:
+        values: In structlog's context.
+        finder: Finds the user of the request.
+    """
+
+    values: dict[str, Any]
+    finder: Callable[[], object] | None
+
+    @classmethod
+    def now(cls) -> Self:
+        """Return what is bound."""
+        return cls(get_contextvars(), _find_user.get())
+
+    def restore(self) -> None:
+        """Bind this, and nothing else."""
+        # Set, not reset by tokens: those fail where a server ends a request in another context.
+        _find_user.set(self.finder)
+        unbind_contextvars(*(get_contextvars().keys() - self.values.keys()))
+        bind_contextvars(**self.values)
 
 
 class Requests(Generic[Request]):
@@ -107,15 +131,12 @@ class Requests(Generic[Request]):
     @contextmanager
     def bound(self, request: Request, session: Session) -> Iterator[None]:
         """Bind session and user for a block; afterwards the context is what it was, whatever the block bound."""
-        before, finder = get_contextvars(), _find_user.get()
+        before = Bound.now()
         try:
             self.bind(request, session)
             yield
         finally:
-            # Set, not reset by tokens: those fail where a server ends a request in another context.
-            _find_user.set(finder)
-            unbind_contextvars(*(get_contextvars().keys() - before.keys()))
-            bind_contextvars(**before)
+            before.restore()
 
 
 def request_user(_logger: WrappedLogger, _method: str, event_dict: EventDict) -> EventDict:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextvars import Context, copy_context
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from otel_audit.integrations.forwarded import ProxyHeader
-from otel_audit.integrations.web import Requests, latin_text
+from otel_audit.integrations.web import Bound, Requests, latin_text
 from otel_audit.record import Session
 
 __all__ = ["AuditMiddleware", "Environ", "WSGIApp"]
@@ -15,12 +14,16 @@ __all__ = ["AuditMiddleware", "Environ", "WSGIApp"]
 Environ = dict[str, Any]
 WSGIApp = Callable[[Environ, Any], Iterable[bytes]]
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 
 class AuditMiddleware:
     """WSGI middleware: records made while a request is handled carry its session and its user.
 
-    The application runs in a copy of the context, and so does its response while the server sends it. What either binds
-    is gone with the request: the next one in the same thread never sees it.
+    Both stand in structlog's context while the application runs and while it makes its response, whenever the server
+    asks for a part of that. In between, and after errors, the context is what it was before: no request sees what
+    another one bound.
 
     Args:
         app: The WSGI application; for Flask: ``app.wsgi_app = AuditMiddleware(app.wsgi_app)``.
@@ -53,13 +56,13 @@ class AuditMiddleware:
 
     def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
         """Call the application, with the request's session and user bound."""
-        context = copy_context()
-        context.run(self._bind, environ)
-        body = context.run(self.app, environ, start_response)
+        parts = _Parts()
+        parts.run(self._bind, environ)
+        body = parts.run(self.app, environ, start_response)
         wrapper = environ.get("wsgi.file_wrapper")
         if isinstance(body, (list, tuple)) or (isinstance(wrapper, type) and isinstance(body, wrapper)):
             return body  # nothing of the application runs any more, and servers send these faster
-        return _Body(context, body)
+        return _Body(parts, body)
 
     def _bind(self, environ: Environ) -> None:
         self._requests.bind(environ, self._session(environ))
@@ -74,11 +77,32 @@ class AuditMiddleware:
         return self._requests.session(environ, "http", environ.get("REMOTE_ADDR") or None, forwarded, client)
 
 
-class _Body:
-    """Runs a response's iteration and its end in the request's context."""
+class _Parts:
+    """Runs the parts of a request, each with what the earlier ones bound.
 
-    def __init__(self, context: Context, body: Iterable[bytes]) -> None:
-        self._context = context
+    Not in a context of its own: Flask's test client ends in the outer context what began in the request.
+    """
+
+    def __init__(self) -> None:
+        self._bound: Bound | None = None
+
+    def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run one part."""
+        before = Bound.now()
+        try:
+            if self._bound is not None:
+                self._bound.restore()
+            return function(*args, **kwargs)
+        finally:
+            self._bound = Bound.now()
+            before.restore()
+
+
+class _Body:
+    """Makes a response, and ends it, as parts of the request."""
+
+    def __init__(self, parts: _Parts, body: Iterable[bytes]) -> None:
+        self._parts = parts
         self._body = body
         self._chunks: Iterator[bytes] | None = None
 
@@ -87,11 +111,11 @@ class _Body:
 
     def __next__(self) -> bytes:
         if self._chunks is None:
-            self._chunks = self._context.run(iter, self._body)
-        return self._context.run(next, self._chunks)
+            self._chunks = self._parts.run(iter, self._body)
+        return self._parts.run(next, self._chunks)
 
     def close(self) -> None:
         """Close the response, where it can be closed."""
         close = getattr(self._body, "close", None)
         if close is not None:
-            self._context.run(close)
+            self._parts.run(close)

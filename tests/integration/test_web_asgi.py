@@ -145,7 +145,8 @@ def test_starlette_s_decorated_endpoints(provider: AuditProvider) -> None:
     found = [(record.target and record.target.id, record.outcome, record.custom) for record in records(provider)]
     error = {"type": "starlette.exceptions.HTTPException", "status": 404}
     assert found == [
-        ("mine", "success", {}), ("theirs", "failure", {"error": {"status": 403}}), ("none", "failure", {"error": error}),
+        ("mine", "success", {}), ("theirs", "failure", {"error": {"status": 403}}),
+        ("none", "failure", {"error": error}),
     ]  # fmt: skip
     assert records(provider)[0].source == __name__
 

@@ -147,8 +147,8 @@ def test_flask_s_test_client(provider: AuditProvider) -> None:
     with shop(user=g_user).test_client() as client:
         assert client.get("/plain", headers={"X-User": "alice"}).text == "ok"
         assert flask.g.user == "alice"
-        assert "".join(client.get("/stream").text) == "xx"
-    assert [record.user for record in records(provider)] == ["alice", None, None, None]
+        assert client.get("/stream").text == "xx"
+    assert [record.user for record in records(provider)] == ["alice", None, None]
     assert structlog.contextvars.get_contextvars() == {}
 
 
@@ -175,7 +175,7 @@ def members(*, protection: str = "basic") -> flask.Flask:
     manager.session_protection = protection
     manager.user_loader(User)
 
-    @manager.request_loader
+    @manager.request_loader  # type: ignore[untyped-decorator]
     def from_request(request: flask.Request) -> User | None:
         token = request.headers.get("X-Token")
         return None if token is None else User(token)

@@ -43,7 +43,8 @@ class AsyncWriter:
     @property
     def written(self) -> list[Any]:
         """What was recorded."""
-        return self.__dict__.setdefault("_written", [])
+        written: list[Any] = self.__dict__.setdefault("_written", [])
+        return written
 
 
 @pytest.fixture
@@ -221,7 +222,8 @@ def test_fields_from_the_result(tape: Tape) -> None:
     assert tape.record.target == Target("o-9", "order")
     with pytest.raises(OrderError):
         create(fail=True)
-    assert (tape.record.target, tape.record.altered) == (None, ())
+    assert tape.record.target is None
+    assert tape.record.altered == ()
 
 
 def test_an_argument_called_result(tape: Tape) -> None:
@@ -279,8 +281,10 @@ def test_what_clients_send_never_suppresses_the_record(tape: Tape, value: Any) -
 def test_functions_that_fail(tape: Tape, caplog: pytest.LogCaptureFixture) -> None:
     """A function that raises leaves its field out, with a mark and an error in the log; the call itself goes on."""
 
+    words: dict[int, Any] = {}
+
     @audited(
-        "t", target=lambda body: body["id"], custom=lambda body: body.x, outcome=lambda _: 1 / 0,
+        "t", target=lambda body: body["id"], custom=lambda body: body.x, outcome=lambda result: words[result],
         logger=bound_logger(tape),
     )  # fmt: skip
     def act(body: Any) -> int:
@@ -289,7 +293,7 @@ def test_functions_that_fail(tape: Tape, caplog: pytest.LogCaptureFixture) -> No
     assert act([]) == 1
     assert (tape.record.target, tape.record.custom, tape.record.outcome) == (None, {}, "unknown")
     assert set(tape.record.altered) == {
-        "target:unresolved:TypeError", "custom:unresolved:AttributeError", "outcome:unresolved:ZeroDivisionError",
+        "target:unresolved:TypeError", "custom:unresolved:AttributeError", "outcome:unresolved:KeyError",
     }  # fmt: skip
     assert len(caplog.records) == 3
 
@@ -393,7 +397,7 @@ def test_a_wrong_call_stays_a_type_error(tape: Tape) -> None:
 
 def test_the_source_is_the_module(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a logger the function's module is the source."""
-    sources = []
+    sources: list[str] = []
     monkeypatch.setattr("otel_audit.integrations.audited.get_logger", sources.append)
     audited("t")(lambda: None)
     audited("t")(functools.partial(print))

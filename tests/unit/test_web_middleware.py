@@ -41,7 +41,7 @@ def send(
         async def app(scope: Any, receive: Any, send: Any) -> None:
             view()
 
-        scope = {
+        scope: dict[str, Any] = {
             "type": "http", "client": peer and (peer, 5), "state": {},
             "headers": [(name.lower().encode(), value) for name, value in headers or ()],
         }  # fmt: skip
@@ -188,7 +188,7 @@ def test_users_and_ids_of_any_type(tape: Tape, kind: Kind, value: Any) -> None:
 @both
 def test_an_id_that_fails(tape: Tape, kind: Kind, caplog: pytest.LogCaptureFixture) -> None:
     """Where the id cannot be found, the session gets a random one, and the log says why."""
-    record = recorded(tape, kind, session_id=lambda _: {}["sid"])
+    record = recorded(tape, kind, session_id=lambda request: request["sid"])
     assert record.session is not None
     assert len(record.session.id or "") == 32
     assert "session_id failed" in caplog.text
@@ -232,7 +232,7 @@ def test_nothing_stays_behind_in_a_task() -> None:
         middleware = asgi.AuditMiddleware(app)
         no: Any = None
         for fails in (False, True, False):
-            scope = {"type": "http", "headers": [], "fails": fails}
+            scope: dict[str, Any] = {"type": "http", "headers": [], "fails": fails}
             if fails:
                 with pytest.raises(ValueError, match=r"^$"):
                     await middleware(scope, no, no)
