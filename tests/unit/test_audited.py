@@ -242,6 +242,8 @@ def test_what_clients_send_never_suppresses_the_record(tape: Tape, value: Any) -
     assert [record.outcome for record, _ in tape.written] == ["success", "success"]
     assert all(record.altered for record, _ in tape.written)
     assert set(tape.record.custom) == {"a_b"}
+    assert "custom.a_b:renamed" in tape.record.altered
+    assert f"custom.a_b:converted:{type(value).__name__}" in tape.record.altered or isinstance(value, dict)
 
 
 def test_functions_that_fail(tape: Tape, caplog: pytest.LogCaptureFixture) -> None:

@@ -54,6 +54,7 @@ def test_x_forwarded_for(values: list[str], trusted: int, expected: str) -> None
         (['host="a;for=6.6.6.6";for=203.0.113.7'], 1, "203.0.113.7"),
         (['host="a, for=6.6.6.6";for=203.0.113.7'], 1, "203.0.113.7"),
         (['host="a\\";for=6.6.6.6";for=203.0.113.7'], 1, "203.0.113.7"),
+        (["for=6.6.6.6", 'host="a\\", x";for=203.0.113.7'], 1, "203.0.113.7"),
         (['for="_hid\\den"'], 1, "_hidden"),
         (["for=203.0.113.7"], 2, PEER),
         (["proto=https"], 1, PEER),

@@ -43,7 +43,7 @@ def send(
 
         scope: dict[str, Any] = {
             "type": "http", "client": peer and (peer, 5), "state": {},
-            "headers": [(name.lower().encode(), value) for name, value in headers or ()],
+            "headers": [(name.encode(), value) for name, value in headers or ()],
         }  # fmt: skip
         no: Any = None
         asyncio.run(_run(asgi.AuditMiddleware(app, **options)(scope, no, no)))
@@ -146,12 +146,14 @@ def test_the_user(tape: Tape, kind: Kind) -> None:
         log.audit("t")
         log.audit("t", user="bob")
         log.audit("t", user=None)
-        audited("t", logger=bound_logger(Tape(), user="carol"))(lambda: None)()
+        audited("t", logger=log.bind(user="carol"))(lambda: None)()
+        with bound_contextvars(user="dave"):
+            audited("t", logger=log)(lambda: None)()
         audited("t", logger=log)(lambda: None)()
 
     send(kind, view, user=find)
     users = [record.user for record, _ in tape.written]
-    assert users == [None, "alice", "bob", None, "alice"]
+    assert users == [None, "alice", "bob", None, "carol", "dave", "alice"]
     assert tape.written[0][0].altered == ("user:unresolved:KeyError",)
     plain = Tape()
     send(kind, lambda: bound_logger(plain).audit("t"), user=find)
