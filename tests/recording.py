@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import decimal
 import enum
@@ -160,12 +161,19 @@ def sessions() -> st.SearchStrategy[Session | None]:
 
 
 class _MemoryWriter:
+    closed = False
+
     def __init__(self) -> None:
         self.written: list[tuple[AuditRecord, bytes]] = []
 
     def write(self, record: AuditRecord, otlp: bytes, timeout: float) -> Receipt:
         self.written.append((record, otlp))
         return Receipt(record.record_id, len(self.written), "00" * 32, 1)
+
+    async def write_async(self, record: AuditRecord, otlp: bytes, timeout: float) -> Receipt:  # noqa: ASYNC109
+        receipt = self.write(record, otlp, timeout)
+        await asyncio.sleep(0)  # the real one waits, too
+        return receipt
 
     def enqueue(self, record: AuditRecord, otlp: bytes, timeout: float) -> None:
         self.written.append((record, otlp))
