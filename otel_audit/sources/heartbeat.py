@@ -57,13 +57,13 @@ class Heartbeat(ForkAware):
         self._path = path
         self._interval = interval
         self._descriptor: int | None = None
+        # Around each use of the descriptor, whose number another file may have a moment later.
+        self._lock = threading.RLock()
         self._reset()
         register(self)
 
     def _reset(self) -> None:
         self.instance = uuid.uuid4().hex
-        # Around each use of the descriptor, whose number another file may have a moment later.
-        self._lock = threading.RLock()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._complaint = ""
@@ -154,6 +154,7 @@ class Heartbeat(ForkAware):
 
     def after_fork_in_child(self) -> None:
         """Close our copy without unlocking: the parent lives on."""
+        self._lock = threading.RLock()
         self._reset()
         self.release()
 

@@ -197,6 +197,7 @@ class Repeats(forksafe.ForkAware):
                 if window.count:
                     self._put(window)
             self._windows.clear()
+            self._changed.notify_all()  # the thread has nothing to wait for any more
         if not self._write():
             left = sum(window.count for window in self._due)
             _log.error("%d counted repeats of audit events could not be recorded yet: %s", left, self._complaint)
