@@ -35,13 +35,20 @@ class ForkAware:
 _members: Final[weakref.WeakValueDictionary[int, ForkAware]] = weakref.WeakValueDictionary()
 _numbers: Final = itertools.count()
 _resting: list[ForkAware] = []
-# Two threads may fork at once: the second would find half of the members at rest for the first.
-_forking = threading.Lock()
+# Two threads may fork at once: the second would find half of the members at rest for the first. And a thread may make a
+# member after the others came to rest: it would open its archive in the middle of the fork, and one child in some
+# hundreds would wait for SQLite's own locks for ever. A finaliser may register while its thread forks.
+_forking = threading.RLock()
 
 
 def register(member: ForkAware) -> None:
-    """Let `member` take part in every later fork, for as long as it lives, in the order of registration."""
-    _members[next(_numbers)] = member
+    """Let `member` take part in every later fork, for as long as it lives, in the order of registration.
+
+    Where another thread forks, this waits until it has. To be called without holding what a member's `before_fork`
+    takes.
+    """
+    with _forking:
+        _members[next(_numbers)] = member
 
 
 def at_end_of_child(owner: T, function: Callable[[weakref.ref[T]], None]) -> None:
@@ -71,7 +78,7 @@ def _in_parent() -> None:
 
 def _in_child() -> None:
     global _forking  # noqa: PLW0603 - threads that waited for the old one are not here
-    _forking = threading.Lock()
+    _forking = threading.RLock()
     for member in reversed(_resting):
         member.after_fork_in_child()
     _resting.clear()
