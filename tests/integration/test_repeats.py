@@ -91,8 +91,7 @@ def test_reconfiguring_keeps_the_counts(archive_path: Path, tmp_path: Path) -> N
 
 def test_a_fork_counts_nothing_twice(archive_path: Path) -> None:
     """What was counted before a fork the parent records; the child's first is recorded, and its own count."""
-    # Checkpoints are not what this is about: no other thread uses the archive while the fork happens.
-    provider = provider_at(archive_path, checkpoint_interval=0)
+    provider = provider_at(archive_path)
     auth = Auth(provider.get_logger("auth"), repeat_failures=LONG)
     for _ in range(5):
         auth.failure("alice")
