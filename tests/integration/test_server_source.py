@@ -159,14 +159,6 @@ def test_children_are_no_servers(provider: AuditProvider, archive_path: Path, pa
     server.started()
     go, told = os.pipe()
 
-    def work() -> None:
-        with Server(provider.get_logger("child"), heartbeat=path.with_name("child")):
-            pass
-        with pytest.raises(ZeroDivisionError), server:
-            raise ZeroDivisionError  # the start is refused: the parent has the file
-        os.read(go, 1)
-        assert provider.shutdown(20.0)
-
     def ended() -> None:
         server.__exit__(SystemExit, SystemExit(), None)
         assert provider.shutdown(20.0)
