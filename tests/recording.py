@@ -7,7 +7,7 @@ import datetime as dt
 import decimal
 import enum
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -201,11 +201,19 @@ class Tape:
     processors: tuple[Any, ...] = ()
     catalog: Catalog = field(default_factory=Catalog)
     let_go: list[tuple[AuditRecord, AuditError]] = field(default_factory=list)
+    endings: list[Callable[[], None]] = field(default_factory=list)
+    ending: bool = False
     writer: Writer = field(default_factory=lambda: cast("Writer", _MemoryWriter()))
 
     def dropped(self, record: AuditRecord, error: AuditError) -> None:
         """Note what the failure policy let go."""
         self.let_go.append((record, error))
+
+    def before_shutdown(self, recorder: Any, function: Callable[[], None]) -> bool:
+        """Note what is to be called before a shutdown."""
+        if function not in self.endings:
+            self.endings.append(function)
+        return not self.ending
 
     @property
     def written(self) -> list[tuple[AuditRecord, bytes]]:
