@@ -111,8 +111,9 @@ class Writer(forksafe.ForkAware):
         row = row_of(record, otlp)
         try:
             # The lock within: an interrupt can come as soon as it is taken.
-            # A thread that was interrupted amid a commit would wait for the queue in vain: `lock` says so at once.
-            inline = (not self._queue or self.interrupted) and self._database.lock(timeout, blocking=False)
+            # Interrupted amid a commit, where `lock` raises, or at the queue, this thread would wait there in vain.
+            alone = self.interrupted or self._condition._is_owned()  # type: ignore[attr-defined]  # noqa: SLF001
+            inline = (alone or not self._queue) and self._database.lock(timeout, blocking=alone)
             if inline:
                 self._check_open()
                 sequence, (leaf,) = self._commit([row])
