@@ -184,8 +184,8 @@ KEYS = st.sampled_from(
         "user.name", "user.id", "audit.actor.id", "audit.actor.type", "audit.action", "audit.outcome",
         "audit.target.id", "audit.target.type", "audit.source.id", "audit.source.type", "session.id", "client.address",
         "otel_audit.host", "otel_audit.source", "otel_audit.custom.g.f", "otel_audit.custom..",
-        "otel_audit.custom.ä.f",
-        "_altered", "event", "otel_audit.altered", "otel_audit.custom.otel.body", "audit.schema.version", "user_agent.original",
+        "otel_audit.custom.ä.f", "_altered", "event", "otel_audit.altered", "otel_audit.custom.otel.body",
+        "audit.schema.version", "user_agent.original",
     ]
 ) | st.text(max_size=5)  # fmt: skip
 
