@@ -56,10 +56,19 @@ def at_end_of_child(owner: T, function: Callable[[weakref.ref[T]], None]) -> Non
 
 def _before() -> None:
     _forking.acquire()
+    _resting.clear()
+    # Until no new ones come: while one is waited for, other threads make more, whose connections must not be open either.
+    while new := _not_resting():
+        for member in new:
+            member.before_fork()
+            _resting.append(member)
+
+
+def _not_resting() -> list[ForkAware]:
+    known = {id(member) for member in _resting}
     # `valuerefs` copies at once, in the order of registration: members come and go in other threads.
-    _resting[:] = [member for reference in _members.valuerefs() if (member := reference()) is not None]
-    for member in _resting:
-        member.before_fork()
+    present = [member for reference in _members.valuerefs() if (member := reference()) is not None]
+    return [member for member in present if id(member) not in known]
 
 
 def _in_parent() -> None:
