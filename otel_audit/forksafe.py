@@ -57,7 +57,7 @@ def at_end_of_child(owner: T, function: Callable[[weakref.ref[T]], None]) -> Non
 def _before() -> None:
     _forking.acquire()
     _resting.clear()
-    # Until no new ones come: while one is waited for, other threads make more, whose connections must not be open either.
+    # Until no new ones come: while one is waited for, other threads may make more.
     while new := _not_resting():
         for member in new:
             member.before_fork()

@@ -162,7 +162,6 @@ def sessions() -> st.SearchStrategy[Session | None]:
 class _MemoryWriter:
     def __init__(self) -> None:
         self.written: list[tuple[AuditRecord, bytes]] = []
-        self.interrupted = False
 
     def write(self, record: AuditRecord, otlp: bytes, timeout: float) -> Receipt:
         self.written.append((record, otlp))
