@@ -78,6 +78,8 @@ def build_record(values: Mapping[str, Any], catalog: Catalog, *, display: bool =
         InvalidRecord: The call is wrong: no host, host ``*``, no source, no type, a wrong argument type, …
     """
     observed = _time.time_ns()
+    if observed < 0:
+        observed = 1  # a clock before 1970 keeps nothing from being recorded; 0 stands for no time
     get = values.get
     if _is_plain(values):
         host, source, type_, user = values["host"], values["source"], values["event"], get("user")

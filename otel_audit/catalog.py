@@ -65,7 +65,9 @@ class EventType:
 
 def _table() -> tuple[EventType, ...]:
     reason = ("reason.condition", "reason.text")
-    change = ("reason.comment",)
+    change = ("reason.condition", "reason.comment", "reason.when")
+    repeat = ("authentication.method", "repeat.count", "repeat.since", "repeat.until", "repeat.of")
+    server = ("server.instance", "server.pid", "server.version", "server.note")
     grant = ("grant.id", "grant.scopes", "grant.expires")
 
     def event(
@@ -75,8 +77,10 @@ def _table() -> tuple[EventType, ...]:
 
     return (
         # Prosody's mod_audit family.
-        event("authentication-success", "LOGIN", "A user authenticated.", AUTHENTICATION),
-        event("authentication-failure", "LOGIN", "A login failed.", AUTHENTICATION, *reason, outcome="failure"),
+        event("authentication-success", "LOGIN", "A user authenticated.", AUTHENTICATION, *repeat),
+        event(
+            "authentication-failure", "LOGIN", "A login failed.", AUTHENTICATION, *reason, *repeat, outcome="failure"
+        ),
         event("new-client", "CREATE", "A client was new.", AUTHENTICATION, "client.id", "client.agent"),
         event("user-registered", "CREATE", "An account was registered.", ACCOUNT_CHANGE, "invite-used.token"),
         event("user-deregistered", "DELETE", "An account was deleted.", ACCOUNT_CHANGE),
@@ -85,10 +89,12 @@ def _table() -> tuple[EventType, ...]:
         event("user-disabled", "UPDATE", "An account was disabled.", ACCOUNT_CHANGE, *change),
         event("token-grant-created", "CREATE", "A grant was created.", USER_ACCESS, *grant),
         event("token-grant-revoked", "DELETE", "A grant was revoked.", USER_ACCESS, *grant),
-        event("token-revoked", "DELETE", "A token was revoked.", USER_ACCESS, *grant),
-        event("server-started", "EXECUTE", "The server started.", APPLICATION_LIFECYCLE),
-        event("server-stopped", "EXECUTE", "The server stopped.", APPLICATION_LIFECYCLE),
-        event("server-crashed", "EXECUTE", "The server had crashed.", APPLICATION_LIFECYCLE, outcome="failure"),
+        event("token-revoked", "DELETE", "A token was revoked.", USER_ACCESS, "token.id", *grant),
+        event("server-started", "EXECUTE", "The server started.", APPLICATION_LIFECYCLE, *server),
+        event("server-stopped", "EXECUTE", "The server stopped.", APPLICATION_LIFECYCLE, *server, "server.signal"),
+        event(
+            "server-crashed", "EXECUTE", "The server had crashed.", APPLICATION_LIFECYCLE, *server, outcome="failure"
+        ),
         # Web applications.
         event("user.login.success", "LOGIN", "A user logged in.", AUTHENTICATION),
         event("user.login.failure", "LOGIN", "A login failed.", AUTHENTICATION, *reason, outcome="failure"),
@@ -100,7 +106,7 @@ def _table() -> tuple[EventType, ...]:
         event("user.mfa.success", "LOGIN", "A second factor was accepted.", AUTHENTICATION, "mfa.method"),
         event("user.mfa.failure", "LOGIN", "A second factor failed.", AUTHENTICATION, "mfa.method", outcome="failure"),
         event("user.created", "CREATE", "An account was created.", ACCOUNT_CHANGE),
-        event("user.updated", "UPDATE", "An account was changed.", ACCOUNT_CHANGE),
+        event("user.updated", "UPDATE", "An account was changed.", ACCOUNT_CHANGE, "change.fields"),
         event("user.deleted", "DELETE", "An account was deleted.", ACCOUNT_CHANGE),
         event("user.locked", "UPDATE", "An account was locked.", ACCOUNT_CHANGE, *reason),
         event("user.unlocked", "UPDATE", "An account was unlocked.", ACCOUNT_CHANGE),

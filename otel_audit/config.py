@@ -1,4 +1,4 @@
-"""The settings, each from its argument or from the environment, checked once; nothing else reads the environment."""
+"""The settings of a provider, each from its argument or from the environment, checked once."""
 
 from __future__ import annotations
 
@@ -304,7 +304,9 @@ def _interval(given: Any, environ: Mapping[str, str]) -> float:
     except (TypeError, ValueError):
         seconds = -1.0
     if not 0 <= seconds <= 31_536_000:
-        raise ConfigError(f"{shown}={value!r} is no number of seconds", "give at least 1, or 0 for no checkpoints")
+        raise ConfigError(
+            f"{shown}={value!r} is no number of seconds", "give a positive number, or 0 for no checkpoints"
+        )
     return seconds
 
 

@@ -48,7 +48,7 @@ def resolve_integrity(settings: Mapping[str, object], environ: Mapping[str, str]
     if not isinstance(key, (str, os.PathLike)) or not os.fspath(key):
         raise ConfigError(f"integrity_key={key!r} is no path", "give the path of the key's file, or a ProducerKey")
     if algorithm not in {None, *ALGORITHMS}:
-        raise ConfigError(f"integrity_algorithm={algorithm!r} is unknown", f"use {', '.join(ALGORITHMS)}")
+        raise ConfigError(f"{_shown(_NAMES[1], settings)}={algorithm!r} is unknown", f"use {', '.join(ALGORITHMS)}")
     certificate = None
     if path is not None:
         if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
@@ -61,3 +61,8 @@ def _given(name: str, settings: Mapping[str, object], environ: Mapping[str, str]
     """Return a setting from its argument, else from the environment."""
     value = settings.get(name)
     return value if value is not None else environ.get(f"OTEL_AUDIT_{name.upper()}") or None
+
+
+def _shown(name: str, settings: Mapping[str, object]) -> str:
+    """Return what messages call a setting: its argument, or the variable that it came from."""
+    return f"OTEL_AUDIT_{name.upper()}" if settings.get(name) is None else name

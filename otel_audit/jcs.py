@@ -87,10 +87,12 @@ def _parts(otlp: bytes) -> tuple[dict[int, Any], list[bytes]]:
     parts: dict[int, Any] = {}
     pairs: list[bytes] = []
     for number, _, value in fields(otlp):
-        if number == 6 and isinstance(value, bytes):
-            pairs.append(value)
-        else:
-            parts[number] = value
+        # Numbers are no part of what is signed. One under the number of a text, say, hides none: it is not read either.
+        if isinstance(value, bytes):
+            if number == 6:
+                pairs.append(value)
+            else:
+                parts[number] = value
     return parts, pairs
 
 
@@ -175,7 +177,8 @@ def _member(pair: bytes, depth: int) -> tuple[str, str]:
         # A short text under a short name, as nearly all are: no field of it needs to be looked for.
         value = pair[1] + 2
         size = len(pair) - value - 4
-        if pair[value + 3] == size < 0x7E and pair[value : value + 3] == _HEADS[size] and pair[0] == 0x0A:
+        usual = pair[0] == 0x0A and pair[1] < 0x80
+        if usual and pair[value + 3] == size < 0x7E and pair[value : value + 3] == _HEADS[size]:
             name = pair[2:value].decode()
             return name, f'{encode_basestring(name)}:{{"stringValue":{encode_basestring(pair[value + 4 :].decode())}}}'
     except IndexError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import os
 import stat
 from pathlib import Path
@@ -9,9 +11,11 @@ from typing import Final
 
 from otel_audit.errors import ConfigError
 
-__all__ = ["read_key_file", "refuse_open_file"]
+__all__ = ["read_key_file", "refuse_open_file", "shown"]
 
 _LARGEST: Final = 65_536
+_SHORTEST: Final = 24
+"""Bytes of base64 from which on it may be a key."""
 
 
 def read_key_file(path: str | os.PathLike[str], where: str) -> tuple[bytes, int]:
@@ -30,6 +34,18 @@ def read_key_file(path: str | os.PathLike[str], where: str) -> tuple[bytes, int]
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"{where} cannot be read: {reason}", "give the path of the key's file") from error
+
+
+def shown(path: str | os.PathLike[str]) -> str:
+    """Return a path for messages; `this` where there is no such file, and somebody may have given the key itself."""
+    text = os.fspath(path)
+    with contextlib.suppress(OSError, ValueError):
+        os.lstat(text)
+        return text
+    with contextlib.suppress(ValueError):
+        if len(base64.b64decode(text, validate=True)) >= _SHORTEST:
+            return "this"
+    return "this" if "PRIVATE" in text else text
 
 
 def refuse_open_file(mode: int, where: str) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from otel_audit.errors import ConfigError
+from otel_audit.keyfile import shown
 from otel_audit.notes import ED25519, SigningKey
 
 __all__ = ["DEFAULT_NAME", "VARIABLE", "create", "exclusive", "key_path", "load", "next_key", "replace", "resolve"]
@@ -36,7 +37,7 @@ def key_path(environ: Mapping[str, str] = os.environ) -> Path | None:
 
 
 def resolve(given: object, environ: Mapping[str, str]) -> tuple[SigningKey | None, Path | None]:
-    """Return the signing key, and the path of the file that it came from.
+    """Return the signing key, and the absolute path of the file that it came from.
 
     Args:
         given: A key, the path of its file, or None: the environment says.
@@ -56,7 +57,8 @@ def resolve(given: object, environ: Mapping[str, str]) -> tuple[SigningKey | Non
         raise ConfigError(
             f"signing_key= is {type(given).__name__} and no key", "give a SigningKey, or the path of its file"
         )
-    return (None, None) if path is None else (load(path), path)
+    # Absolute: it is read again for each checkpoint, and a daemon may have changed its directory by then.
+    return (None, None) if path is None else (load(path), path.absolute())
 
 
 def create(path: Path, name: str) -> SigningKey:
@@ -236,7 +238,7 @@ def _open(path: Path) -> int:
         if status.st_mode & 0o077:
             raise ConfigError(
                 f"the signing key {path} is open to others (mode {stat.S_IMODE(status.st_mode):04o})",
-                "chmod 600 it, and rotate it where they may have read it",
+                "chmod 600 it; where they may have read it, make another one with otel-audit keys init",
             )
     except BaseException:
         os.close(descriptor)
@@ -289,4 +291,4 @@ def _file_errors(path: Path, done: str) -> Iterator[None]:
         remedy = "check the path, its permissions and the disk"
         if done == "read" and isinstance(error, FileNotFoundError):
             remedy = "make it with otel-audit keys init, or check the path"
-        raise ConfigError(f"the signing key {path} cannot be {done}: {reason}", remedy) from error
+        raise ConfigError(f"the signing key {shown(path)} cannot be {done}: {reason}", remedy) from error

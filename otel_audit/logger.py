@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import copy_context
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypedDict, Unpack
@@ -71,6 +71,9 @@ class Recording(Protocol):
 
     def dropped(self, record: AuditRecord, error: AuditError) -> None:
         """Note a record that could not be recorded and that the failure policy lets go."""
+
+    def before_shutdown(self, recorder: Recorder, function: Callable[[], None]) -> bool:
+        """Call a function before nothing can be recorded any more; return False where that has begun."""
 
 
 class Recorder(Protocol):
@@ -220,6 +223,20 @@ class AuditLogger(BoundLoggerBase):
                 if pause is None:
                     return Receipt(record.record_id)
                 await asyncio.sleep(pause)
+
+    def before_shutdown(self, function: Callable[[], None]) -> bool:
+        """Let a function be called once, while recording is still possible, when the provider shuts down.
+
+        Where `configure` replaces the global provider, the functions of loggers that follow it are called when the new
+        one shuts down. What they raise is logged. To be asked for again after the call.
+
+        Args:
+            function: Records what is still to be recorded; it is registered once, however often it is given.
+
+        Returns:
+            False where the shutdown has begun: the function may or may not be called.
+        """
+        return self._logger().before_shutdown(self._logger, function)
 
     def _record(self, recording: Recording, method: str, type_: str, given: Arguments) -> tuple[AuditRecord, EventType]:
         if not given.keys() <= _ARGUMENTS:

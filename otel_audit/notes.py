@@ -194,7 +194,7 @@ def parse_note(text: str) -> Note:
                 raise ValueError
             signatures.append(Signature(match[1], decoded[:4], decoded[4:]))
     except (ValueError, binascii.Error):
-        raise ConfigError("this is no note", "give a file that otel-audit checkpoint or prove wrote") from None
+        raise ConfigError("this is no note", "give it as otel-audit wrote it, to its last line") from None
     return Note(body + "\n", tuple(signatures))
 
 
@@ -247,7 +247,15 @@ class Checkpoint(NamedTuple):
 
     @classmethod
     def of_archive(cls, archive_id: str, size: int, root: bytes) -> Self:
-        """Return the checkpoint of an archive."""
+        """Return the checkpoint of an archive.
+
+        Raises:
+            IntegrityError: The archive's id is none.
+        """
+        # It comes from a file that may have been edited. With a line feed in it, the signed text would state other
+        # sizes and roots, or another key, in the archive's name.
+        if not archive_id.isalnum() or not archive_id.isascii():
+            raise IntegrityError(f"{archive_id!r} is no archive's id", "otel-audit verify says more")
         return cls(f"otel-audit/{archive_id}", size, root)
 
     @property

@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 from otel_audit import attributes as keys
 from otel_audit.errors import ArchiveError, AuditError, ConfigError
 from otel_audit.jcs import Unsignable, read_signed
-from otel_audit.keyfile import read_key_file, refuse_open_file
+from otel_audit.keyfile import read_key_file, refuse_open_file, shown
 from otel_audit.producer_keys import (
     ALGORITHMS,
     MAC,
@@ -80,7 +80,7 @@ class ProducerKey:
         Raises:
             ConfigError: The file cannot be read, is open to others, or holds no such key.
         """
-        where = f"the key for signatures in {os.fspath(path)}"
+        where = f"the producer key in {shown(path)}"
         content, mode = read_key_file(path, where)
         refuse_open_file(mode, where)
         if algorithm == MAC:
@@ -165,7 +165,7 @@ def _joined(
             raise ConfigError(f"{MAC} has neither certificate nor public key", "leave them out")
         return verifier
     parts = [
-        public_half(part, f"the {name} of the key for signatures")
+        public_half(part, f"the {name} of the producer key")
         for part, name in ((certificate, "certificate"), (public_key, "public key"))
         if part is not None
     ]
@@ -174,10 +174,13 @@ def _joined(
     if not parts:
         raise ConfigError(f"a key for {algorithm} has no public half", "give public_key=, or certificate=")
     if certificate is not None and parts[0].certificate is None:
-        raise ConfigError("the certificate of the key for signatures is a public key", "give an X.509 certificate")
+        raise ConfigError("the certificate of the producer key is a public key", "give an X.509 certificate")
     for part in parts:
         if part.algorithm != algorithm:
-            raise ConfigError(f"the public half is for {part.algorithm}, not {algorithm}", "give the halves of one key")
+            raise ConfigError(
+                f"the key signs {algorithm}, its certificate or public key is for {part.algorithm}",
+                "give the halves of one key",
+            )
         if part.material != parts[0].material:
             raise ConfigError("the certificate is that of another key", "give the certificate of the key itself")
     return parts[0]

@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import Any, Final, Literal, NamedTuple, get_args
 
 from otel_audit.errors import ConfigError
-from otel_audit.keyfile import read_key_file, refuse_open_file
+from otel_audit.keyfile import read_key_file, refuse_open_file, shown
 
 __all__ = [
     "ALGORITHMS",
@@ -94,7 +94,8 @@ def load_verifier(text: str) -> ProducerVerifier:
         if der is not None and len(der) > _SHORTEST_SECRET:
             return public_half(der, "the producer key")
         raise ConfigError(
-            f"{text[:100]!r} is neither a key's file nor a public key", "give a path, or a public key as PEM or base64"
+            f"{shown(text)[:100]!r} is neither a key's file nor a public key",
+            "give a path, or a public key as PEM or base64",
         )
     where = f"the producer key in {text}"
     content, mode = read_key_file(text, where)
@@ -144,7 +145,7 @@ def load_private(content: bytes, where: str) -> tuple[Callable[[bytes], bytes], 
         ConfigError: It is none, or of a kind that signs nothing here.
     """
     if _PEM not in content:
-        raise ConfigError(f"{where} is no PEM", f"give a private key as PEM; a secret needs the algorithm {MAC}")
+        raise ConfigError(f"{where} is no PEM", f"give a private key as PEM; a secret needs integrity_algorithm={MAC}")
     serialization = _serialization()
     try:
         private: Any = serialization.load_pem_private_key(content, None)

@@ -9,7 +9,7 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -28,16 +28,17 @@ from otel_audit._version import __version__
 from otel_audit.archive.administration import Administration
 from otel_audit.archive.commit import Committer
 from otel_audit.archive.database import Database
+from otel_audit.archive.highwater import read_mark
 from otel_audit.archive.writer import Writer
 from otel_audit.catalog import Catalog
 from otel_audit.config import Config, Settings
 from otel_audit.delivery.service import make_shippers
 from otel_audit.errors import AuditError, InvalidRecord
-from otel_audit.logger import AuditLogger
+from otel_audit.logger import AuditLogger, Recorder
 from otel_audit.metrics import Metrics
 from otel_audit.otlp import encode_resource, encode_scope
 from otel_audit.record import AuditRecord
-from otel_audit.tasks import floor, make_tasks, verifier
+from otel_audit.tasks import make_tasks, verifier
 from otel_audit.upkeep import Upkeep
 
 if TYPE_CHECKING:
@@ -83,7 +84,8 @@ class AuditProvider(forksafe.ForkAware):
             pass  # what is wrong with the archive shows here, not at the first event
         resource = encode_resource(config.resource)
         signer = None if config.integrity is None else config.integrity.signed
-        committer = Committer(database, resource, scope, partial(floor, config), signer)
+        floor = partial(read_mark, config.high_water)
+        committer = Committer(database, resource, scope, floor, signer)
         opener = partial(
             Administration,
             database.path,
@@ -92,6 +94,7 @@ class AuditProvider(forksafe.ForkAware):
             profile=config.profile,
             signer=signer,
             verifier=partial(verifier, config),
+            floor=floor,
         )
         self._upkeep = upkeep = Upkeep(make_tasks(config, committer, opener))
         self.writer = Writer(committer, partial(_committed, metrics, self._shippers, upkeep))
@@ -99,6 +102,8 @@ class AuditProvider(forksafe.ForkAware):
             shipper.on_export = partial(metrics.exported, shipper.name)
             shipper.start()
         self._closed = False
+        self._ending = False
+        self._endings: dict[Callable[[], None], Recorder] = {}
         # A signal handler may call shutdown() while its own thread is in it.
         self._shutdown_lock = threading.RLock()
         forksafe.register(self)
@@ -168,6 +173,7 @@ class AuditProvider(forksafe.ForkAware):
             if self._closed:
                 return True
             deadline = time.monotonic() + timeout
+            self._end()
             self.writer.flush(timeout)
             # Before the last look at what waits: a checkpoint is to be shipped, too.
             self._upkeep.stop(max(0.1, deadline - time.monotonic()))
@@ -179,6 +185,27 @@ class AuditProvider(forksafe.ForkAware):
                 shipper.stop(1.0)
             atexit.unregister(self._at_exit)
             return delivered and written
+
+    def before_shutdown(self, recorder: Recorder, function: Callable[[], None]) -> bool:
+        """Call a function when this provider shuts down; see `AuditLogger.before_shutdown`."""
+        # Registered first, looked at then: a shutdown that comes between calls it.
+        self._endings.setdefault(function, recorder)
+        return not self._ending
+
+    def _end(self) -> None:
+        """Let the sources record what they still hold, the last one first."""
+        self._ending = True
+        while self._endings:
+            function, recorder = self._endings.popitem()
+            try:
+                current = recorder()
+                if current is self:
+                    function()
+                else:
+                    # Configured anew: what records through the global provider goes on.
+                    current.before_shutdown(recorder, function)
+            except Exception:  # noqa: BLE001 - the records of others, and the shutdown itself, must not suffer
+                _log.exception("what was to be recorded before the shutdown of %s failed", self.config.archive)
 
     def dropped(self, record: AuditRecord, error: AuditError) -> None:
         """Log and count a record that could not be recorded, under failure policy ``log``."""
@@ -196,6 +223,7 @@ class AuditProvider(forksafe.ForkAware):
 
     def after_fork_in_child(self) -> None:
         """Forget a shutdown that another thread of the parent is in."""
+        self._ending = self._closed
         self._shutdown_lock = threading.RLock()
 
 

@@ -14,12 +14,11 @@ from otel_audit.archive.commit import Committer
 from otel_audit.archive.highwater import HighWater
 from otel_audit.archive.retention import Pruner
 from otel_audit.config import Config
-from otel_audit.errors import AuditError
 from otel_audit.keys import load
-from otel_audit.notes import Checkpoint, SigningKey
+from otel_audit.notes import SigningKey
 from otel_audit.upkeep import Task
 
-__all__ = ["floor", "make_tasks", "verifier"]
+__all__ = ["make_tasks", "verifier"]
 
 _PRUNING: Final = 3_600.0
 """Seconds between two runs."""
@@ -46,17 +45,6 @@ def make_tasks(config: Config, committer: Committer, opener: Callable[[], Admini
         interval=config.checkpoint_interval,
     )
     return [checkpoints, _Pruning(config, opener)] if config.retention else [checkpoints]
-
-
-def floor(config: Config, archive_id: str) -> Checkpoint | None:
-    """Return the high-water mark of an archive; one that cannot be read must not keep anything from being recorded."""
-    if config.high_water is None:
-        return None
-    try:
-        return HighWater(config.high_water).read(archive_id)
-    except AuditError as error:
-        _log.error("the high-water mark of %s cannot be read: %s", config.archive, error)
-        return None
 
 
 def verifier(config: Config) -> str | None:

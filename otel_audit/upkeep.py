@@ -72,7 +72,7 @@ class Upkeep(forksafe.ForkAware):
         """Let the tasks finish, and stop.
 
         Args:
-            timeout: Seconds to wait for a task under way.
+            timeout: Seconds to wait for that; whatever takes longer is left to its thread.
         """
         with self._lock:
             self._stopped = True
@@ -81,9 +81,8 @@ class Upkeep(forksafe.ForkAware):
         self._recorded.set()
         if thread is not None:
             thread.join(timeout)
-            if not thread.is_alive():
-                for number, task in enumerate(self._tasks):
-                    self._guarded(number, task.finish)
+            if thread.is_alive():
+                _log.warning("the archive's upkeep is not done after %.1f s, and is not waited for", timeout)
 
     def after_fork_in_child(self) -> None:
         """Forget the parent's thread; the child starts its own once it records."""
@@ -107,8 +106,11 @@ class Upkeep(forksafe.ForkAware):
             self._recorded.clear()
             due = time.monotonic() + min(self._round(), default=3_600.0)
             if self._stopping.wait(_PAUSE):
-                return
+                break
             self._recorded.wait(max(0.0, due - time.monotonic()))
+        # Here, not where `stop` is called: a key may take as long as it likes to sign the last checkpoint.
+        for number, task in enumerate(self._tasks):
+            self._guarded(number, task.finish)
 
     def _round(self) -> list[float]:
         waits = (

@@ -21,7 +21,11 @@ from otel_audit.archive.verify import verify_connection
 from otel_audit.provider import AuditProvider
 from otel_audit.record import Session
 
-__all__ = ["Made", "copy", "make_archives"]
+__all__ = ["Made", "Unfit", "copy", "make_archives"]
+
+
+class Unfit(Exception):
+    """This edit changes nothing here: take another."""
 
 
 class Made(NamedTuple):

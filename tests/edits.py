@@ -20,7 +20,8 @@ import apsw
 
 from otel_audit.archive.report import Report
 from otel_audit.archive.verify import Noted, verify_connection
-from tests.edit_material import Made, make_archives
+from tests.edit_material import Made, Unfit, make_archives
+from tests.owner_edits import make_owned, owner_edit
 
 __all__ = ["Made", "edit", "main", "make_archives", "run"]
 
@@ -92,10 +93,6 @@ _DELIVERY: Final = (
     ("UPDATE dead_letter SET time = -time", "dead-letter"),
     ("UPDATE dead_letter SET destination = 'nowhere'", "dead-letter"),
 )
-
-
-class Unfit(Exception):
-    """This edit changes nothing here: take another."""
 
 
 def _changed(value: Any, chance: random.Random) -> Any:
@@ -270,12 +267,12 @@ def run(edits: int, seed: int, folder: Path) -> Counter[str]:
         AssertionError: One was not found, or by another code, or an intact archive is said to be none.
     """
     chance = random.Random(seed)
-    archives = make_archives(folder)
+    archives, owned = make_archives(folder), make_owned(folder / "owned")
     made: Counter[str] = Counter()
     for number in range(edits):
         archive = archives[number % len(archives)]
         before = chance.getstate()
-        kind, codes, report = edit(archive, chance)
+        kind, codes, report = owner_edit(owned, chance) if number % 8 == 7 else edit(archive, chance)
         found = {fault.code for fault in report.faults}
         if not found & codes:
             chance.setstate(before)
@@ -283,6 +280,7 @@ def run(edits: int, seed: int, folder: Path) -> Counter[str]:
         made[kind] += 1
     for archive in archives:
         assert verify_connection(archive.connection, archive.name, noted=Noted([archive.root])).intact
+    assert verify_connection(owned.connection, "owned", noted=owned.noted).intact
     return made
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import decimal
 import enum
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -160,12 +161,19 @@ def sessions() -> st.SearchStrategy[Session | None]:
 
 
 class _MemoryWriter:
+    closed = False
+
     def __init__(self) -> None:
         self.written: list[tuple[AuditRecord, bytes]] = []
 
     def write(self, record: AuditRecord, otlp: bytes, timeout: float) -> Receipt:
         self.written.append((record, otlp))
         return Receipt(record.record_id, len(self.written), "00" * 32, 1)
+
+    async def write_async(self, record: AuditRecord, otlp: bytes, timeout: float) -> Receipt:  # noqa: ASYNC109
+        receipt = self.write(record, otlp, timeout)
+        await asyncio.sleep(0)  # the real one waits, too
+        return receipt
 
     def enqueue(self, record: AuditRecord, otlp: bytes, timeout: float) -> None:
         self.written.append((record, otlp))
@@ -193,11 +201,19 @@ class Tape:
     processors: tuple[Any, ...] = ()
     catalog: Catalog = field(default_factory=Catalog)
     let_go: list[tuple[AuditRecord, AuditError]] = field(default_factory=list)
+    endings: list[Callable[[], None]] = field(default_factory=list)
+    ending: bool = False
     writer: Writer = field(default_factory=lambda: cast("Writer", _MemoryWriter()))
 
     def dropped(self, record: AuditRecord, error: AuditError) -> None:
         """Note what the failure policy let go."""
         self.let_go.append((record, error))
+
+    def before_shutdown(self, recorder: Any, function: Callable[[], None]) -> bool:
+        """Note what is to be called before a shutdown."""
+        if function not in self.endings:
+            self.endings.append(function)
+        return not self.ending
 
     @property
     def written(self) -> list[tuple[AuditRecord, bytes]]:

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple, Self
 
 import apsw
 
-from otel_audit.archive.commit import Committer, Row, Signer, row_of
+from otel_audit.archive.commit import Committer, Floor, Row, Signer, row_of
 from otel_audit.archive.database import Database
 from otel_audit.archive.leaf import GENESIS
 from otel_audit.archive.merkle import Frontier
@@ -77,6 +77,7 @@ class Administration:
         profile: Profile of their encoding.
         verifier: Returns the verifier of the signing key, which the first of the own records binds to the archive.
         signer: Signs each of them, as the application's records are signed.
+        floor: Returns the archive's high-water mark: nothing is appended to what is not that archive, or more of it.
         busy_timeout: Seconds to wait for another process's transaction.
     """
 
@@ -89,10 +90,11 @@ class Administration:
         profile: Profile = "logs",
         verifier: Callable[[], str | None] = lambda: None,
         signer: Signer | None = None,
+        floor: Floor | None = None,
         busy_timeout: float = 10.0,
     ) -> None:
         self.database = Database(path, "write", must_exist=True, busy_timeout=busy_timeout)
-        self._committer = Committer(self.database, resource, scope, signer=signer)
+        self._committer = Committer(self.database, resource, scope, floor, signer)
         self._profile: Profile = profile
         self._verifier = verifier
 

@@ -6,6 +6,7 @@ import base64
 import json
 import math
 import uuid
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from otel_audit import attributes as keys
 from otel_audit.archive.database import archive_errors
 from otel_audit.archive.faults import Fault, Faults
 from otel_audit.archive.query import Archive
+from otel_audit.archive.ranges import Range
+from otel_audit.archive.windows import next_window
 from otel_audit.errors import ConfigError
 from otel_audit.otlp import read_log
 from otel_audit.protobuf import delimited, fields
@@ -31,7 +34,7 @@ _SEVERITIES: Final = {"SEVERITY_NUMBER_INFO": 9, "SEVERITY_NUMBER_WARN": 13}
 """The names that some writers give in place of the numbers, against the specification."""
 _STEP: Final = 4_096
 _COLUMNS: Final = "record_id, otlp, resource.resource, scope"
-_PAGE: Final = "SELECT sequence, record_id, otlp IS NULL FROM record WHERE sequence BETWEEN ? AND ? AND sequence <= ?"
+_PAGE: Final = "SELECT sequence, record_id, otlp IS NULL FROM record WHERE sequence BETWEEN ? AND ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,7 @@ def compare(
         ConfigError: The file cannot be read, or is no OTLP/JSON.
     """
     with archive.database as connection, archive_errors(archive.path):
-        head = int(connection.execute("SELECT max(sequence) FROM record WHERE sequence < ?", (2**40,)).get or 0)
+        head = int(connection.execute("SELECT max(sequence) FROM record").get or 0)
     comparing = _Comparing(archive, head, Faults(keep))
     for request in _requests(file, progress):
         comparing.request(request)
@@ -96,13 +99,12 @@ def _requests(file: Path, progress: Callable[[int, int], None]) -> Iterator[Mapp
                 done += len(line)
                 if not line.strip():
                     continue
-                try:
-                    yield _object(line)
-                except ConfigError:
-                    if number > 1:
-                        raise ConfigError(f"{file}:{number} is no OTLP/JSON", _REMEDY) from None
-                    yield _object(line + lines.read())
-                    done = total
+                request = _object(line)
+                if request is None and number == 1:
+                    request, done = _object(line + lines.read()), total
+                if request is None:
+                    raise ConfigError(f"{file}:{number} is no OTLP/JSON", _REMEDY)
+                yield request
                 progress(done, total)
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror or error}", _REMEDY) from error
@@ -111,21 +113,21 @@ def _requests(file: Path, progress: Callable[[int, int], None]) -> Iterator[Mapp
 _REMEDY: Final = "give a file that the collector's file exporter wrote as JSON"
 
 
-def _object(text: bytes) -> Mapping[str, Any]:
+def _object(text: bytes) -> Mapping[str, Any] | None:
+    """Return the JSON object that a text holds; None where it holds none."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, Mapping):
-        raise ConfigError("this is no OTLP/JSON", _REMEDY)
-    return value
+        return None
+    return value if isinstance(value, Mapping) else None
 
 
 class _Comparing:
     def __init__(self, archive: Archive, head: int, faults: Faults) -> None:
         self._archive = archive
         self._head = head
-        self._seen = bytearray(head // 8 + 1)
+        # A bit for each record, in pages: nothing is kept where there are none, however large the sequences are.
+        self._seen: defaultdict[int, bytearray] = defaultdict(lambda: bytearray(_STEP // 8))
         self.faults = faults
         self.matching = self.foreign = self.removed = 0
 
@@ -163,7 +165,8 @@ class _Comparing:
         if row is None or len(row[0]) != 16 or str(uuid.UUID(bytes=row[0])) != record_id:
             self.faults.add("export-unknown", place, f"the archive has another record, or none, as {sequence}")
             return
-        self._seen[sequence >> 3] |= 1 << (sequence & 7)
+        page, bit = divmod(sequence, _STEP)
+        self._seen[page][bit >> 3] |= 1 << (bit & 7)
         if row[1] is None:
             self.removed += 1
             return
@@ -173,6 +176,10 @@ class _Comparing:
         else:
             self.matching += 1
 
+    def _was_seen(self, sequence: int) -> bool:
+        page, bit = divmod(sequence, _STEP)
+        return page in self._seen and bool(self._seen[page][bit >> 3] >> (bit & 7) & 1)
+
     def rest(self) -> tuple[int, int]:
         """Return how many records wait for their delivery, and how many that were delivered the file lacks."""
         waiting = missing = 0
@@ -180,11 +187,13 @@ class _Comparing:
             cursor = connection.execute("SELECT max(cursor) FROM destination").get
             cursor = self._head if cursor is None else int(cursor)
             dead = {number for (number,) in connection.execute("SELECT sequence FROM dead_letter")}
-        for start in range(1, self._head + 1, _STEP):
+        window: Range | None = (0, 0)
+        while window is not None:
             with self._archive.database as connection, archive_errors(self._archive.path):
-                rows: Any = connection.execute(_PAGE, (start, start + _STEP - 1, self._head)).fetchall()
+                window = next_window(connection, window[1] + 1, self._head, _STEP)
+                rows: Any = [] if window is None else connection.execute(_PAGE, window).fetchall()
             for sequence, record_id, removed in rows:
-                if removed or self._seen[sequence >> 3] >> (sequence & 7) & 1:
+                if removed or self._was_seen(sequence):
                     continue  # what was removed may have been so before it was sent
                 if sequence > cursor or sequence in dead:
                     waiting += 1

@@ -13,6 +13,7 @@ from otel_audit.archive.faults import Faults, unreadable_is_a_fault
 from otel_audit.archive.joined import Joined
 from otel_audit.archive.leaf import ADMINISTRATION, GENESIS, ROTATION
 from otel_audit.archive.report import Root
+from otel_audit.archive.rotation import NEXT
 from otel_audit.errors import ConfigError, IntegrityError
 from otel_audit.notes import Checkpoint, Note, Verifier, parse_note
 from otel_audit.otlp import read_log
@@ -25,8 +26,7 @@ _OWN: Final = (
     " ORDER BY sequence"
 )
 _FIRST: Final = "SELECT min(sequence) FROM record INDEXED BY own WHERE kind > 1"
-NEXT: Final = "next "
-"""What begins the line of a rotation's note that names the next key."""
+_CODES: Final = {GENESIS: "genesis", ROTATION: "rotation"}
 
 
 class Anchor(NamedTuple):
@@ -73,7 +73,9 @@ def read_anchors(
         rows: Any = connection.execute(_OWN).fetchall()
         for sequence, kind, _, otlp in rows:
             if otlp is None:
-                continue  # a tombstone, or a fault of its row
+                # Nobody erases or prunes these, though some record may say so.
+                faults.add(_CODES.get(kind, "checkpoint"), f"record {sequence}", "its content was removed")
+                continue
             try:
                 fields = read_log(otlp).attributes
             except (ValueError, TypeError):

@@ -9,14 +9,16 @@ from typing import Any, Final
 
 import apsw
 
+from otel_audit import attributes as keys
 from otel_audit.archive.administration import SYSTEM, Administration, Own
 from otel_audit.archive.database import Database, archive_errors
 from otel_audit.archive.highwater import HighWater
-from otel_audit.archive.leaf import ADMINISTRATION
+from otel_audit.archive.leaf import ADMINISTRATION, GENESIS
 from otel_audit.archive.merkle import Frontier
 from otel_audit.archive.query import Archive
 from otel_audit.errors import IntegrityError
 from otel_audit.notes import Checkpoint, Note, SigningKey, sign_note
+from otel_audit.otlp import read_log
 from otel_audit.record import Actor
 
 __all__ = ["CHECKPOINT", "Checkpoints", "append_checkpoint", "checkpoint_record", "present_checkpoint"]
@@ -25,6 +27,11 @@ CHECKPOINT: Final = "audit.checkpoint"
 _LAST: Final = (
     f"SELECT max(observed), max(sequence) FROM record INDEXED BY own WHERE kind > 1 AND kind = {ADMINISTRATION}"
     f" AND type = '{CHECKPOINT}'"
+)
+_CONTENT: Final = "SELECT otlp FROM record WHERE sequence = ?"
+_SINCE: Final = (
+    "SELECT count(*) FROM (SELECT 1 FROM record WHERE sequence BETWEEN ? AND ?"
+    f" AND kind <> {GENESIS} AND NOT (kind = {ADMINISTRATION} AND type = '{CHECKPOINT}') LIMIT 1)"
 )
 _CREATED: Final = "SELECT value FROM meta WHERE key = 'created'"
 
@@ -52,12 +59,23 @@ def append_checkpoint(administration: Administration, key: SigningKey | None, ac
     note = sign_note(str(Checkpoint.of_archive(archive_id, tree.size, tree.root())), key)
 
     def make(connection: apsw.Connection, _tree: Frontier) -> Iterator[Own]:
-        last: Any = connection.execute(_LAST).fetchone()
-        if last[1] is None or last[1] < tree.size:
+        # Not since that record: while its note was being signed, others may have been recorded.
+        covered = _last_size(connection)
+        if covered is None or connection.execute(_SINCE, (covered + 1, tree.size)).get:
             yield checkpoint_record(note, actor)
 
     administration.append(make)
     return note
+
+
+def _last_size(connection: apsw.Connection) -> int | None:
+    """Return what the last checkpoint covers, None where there is none that can be read."""
+    _, sequence = connection.execute(_LAST).fetchone() or (None, None)
+    otlp: Any = connection.execute(_CONTENT, (sequence,)).get
+    try:
+        return int(read_log(otlp).attributes[f"{keys.CUSTOM_PREFIX}checkpoint.size"])  # type: ignore[arg-type]
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def present_checkpoint(archive: Archive) -> Checkpoint:
@@ -120,10 +138,12 @@ class Checkpoints:
         if wait > 0:
             return wait
         last, _ = self._last()
-        # Else another process has just stated one.
-        if last is None or not 0 <= time.time_ns() - last < self._interval * 1e9:
-            with self._open() as administration:
-                append_checkpoint(administration, self._key())
+        if last is not None and 0 <= (age := (time.time_ns() - last) / 1e9) < self._interval:
+            # Another process has just stated one, which may not cover what this one recorded since.
+            self._due_at = time.monotonic() + self._interval - age
+            return self._interval - age
+        with self._open() as administration:
+            append_checkpoint(administration, self._key())
         self._covered, self._due_at = tree.size, time.monotonic() + self._interval
         return 3_600.0
 

@@ -16,11 +16,11 @@ from otel_audit.record import AuditRecord
 
 if TYPE_CHECKING:
     # Start-up time: nothing of it is used here.
+    from pathlib import Path
+
     from otel_audit.notes import Checkpoint
 
-    Floor = Callable[[str], Checkpoint | None]
-
-__all__ = ["Committer", "Make", "Row", "Signer", "columns", "row_of"]
+__all__ = ["Committer", "Floor", "Make", "Row", "Signer", "columns", "row_of"]
 
 _RANGES: Final = 4_096
 """Most ranges of own sequences that are told apart; later ones take in other processes' records between them."""
@@ -47,6 +47,9 @@ a sixth of the time.
 Signer = Callable[[bytes, str, int, str], bytes]
 """Returns a record's bytes with its signature: of the bytes, the record's id, its sequence, and the archive's id."""
 
+Floor = Callable[[str], "Checkpoint | None"]
+"""Returns, by an archive's id, the largest checkpoint of it that is known from elsewhere; None for none."""
+
 Make = Callable[[apsw.Connection, Frontier], Sequence[Row]]
 """Makes rows within the transaction that commits them, from what the archive and its tree are then."""
 
@@ -58,8 +61,7 @@ class Committer:
         database: Opened to write. Its lock is held around `commit`.
         resource: Bytes of the OTLP ``Resource`` that the records belong to.
         scope: Bytes of the OTLP ``InstrumentationScope``.
-        floor: Returns, by an archive's id, the largest checkpoint of it that is known from elsewhere; None for none.
-            Asked once, before the first commit.
+        floor: Asked once, before the first commit.
         signer: Signs each record; None: nobody does.
     """
 
@@ -102,7 +104,8 @@ class Committer:
             try:
                 # Within: an interrupt may come as soon as the transaction has begun.
                 connection.execute("BEGIN IMMEDIATE")
-                tree = self._present_tree(connection)
+                tree = self._present_tree(connection, self._floor)
+                self._floor = None
                 first = tree.size + 1
                 values, leaves = self._values(connection, make(connection, tree), tree)
                 _insert(connection, values)
@@ -138,7 +141,8 @@ class Committer:
             connection = self.database.locked_connection()
             connection.execute("BEGIN")
             try:
-                tree = self._present_tree(connection)
+                # Without the write lock, others may commit more, and note that, between the tree and the mark.
+                tree = self._present_tree(connection, floor=None)
                 return self._archive_id, tree
             finally:
                 connection.execute("ROLLBACK")
@@ -166,7 +170,7 @@ class Committer:
                 "put the original file back, or restart to begin a new archive",
             )
 
-    def _present_tree(self, connection: apsw.Connection) -> Frontier:
+    def _present_tree(self, connection: apsw.Connection, floor: Floor | None) -> Frontier:
         """Return the tree as it is now, having seen that it is the one we know, or an extension of it."""
         found: Any = connection.execute(_LAST).fetchone()
         archive_id, size, last = str(found[0]), int(found[1] or 0), found[2]
@@ -175,8 +179,8 @@ class Committer:
                 f"{self.database.path} is another archive than before ({archive_id}, not {self._archive_id})",
                 "put the original file back, or restart to record into this one",
             )
-        if not self._archive_id and self._floor is not None:
-            self._check_floor(connection, archive_id, size)
+        if floor is not None:
+            check_floor(connection, self.database.path, archive_id, floor(archive_id))
         self._archive_id = archive_id
         known = self._tree
         if size < known.size:
@@ -190,29 +194,15 @@ class Committer:
             # Another process wrote. What we knew must be a part of what there is.
             old, new = peak_ends(known.size), peak_ends(size)
             nodes: dict[int, bytes] = dict(connection.execute(_NODES, (_json(old + new),)))
-            peaks, same = [nodes[end] for end in new], [nodes.get(end) for end in old] == known.peaks
+            peaks, same = [nodes[end] for end in new if end in nodes], [nodes.get(end) for end in old] == known.peaks
+            if len(peaks) < len(new):
+                raise IntegrityError(f"{self.database.path} has no complete tree", "otel-audit verify says more")
         if not same:
             raise IntegrityError(
                 f"the archive {self.database.path} no longer holds the {known.size} records that it held",
                 "records were changed or another copy was restored: keep the file, and find out by whom",
             )
         return Frontier(size, peaks)
-
-    def _check_floor(self, connection: apsw.Connection, archive_id: str, size: int) -> None:
-        """See that the archive is the one that a checkpoint from elsewhere tells of, or an extension of it."""
-        assert self._floor is not None  # noqa: S101 - the caller looked
-        least = self._floor(archive_id)
-        if least is None:
-            return
-        ends = peak_ends(least.size)
-        nodes: dict[int, bytes] = dict(connection.execute(_NODES, (_json(ends),)))
-        peaks = [nodes.get(end, b"") for end in ends]
-        if size < least.size or Frontier(least.size, peaks).root() != least.root:
-            raise IntegrityError(
-                f"the archive {self.database.path} is not the one that had {least.size} records here",
-                "an older copy was restored or history was changed: find out by whom; where it was on purpose, remove"
-                f" {archive_id}.note from the directory of high-water marks",
-            )
 
     def _values(
         self, connection: apsw.Connection, rows: Sequence[Row], tree: Frontier
@@ -246,6 +236,32 @@ class Committer:
 def _json(numbers: Sequence[int]) -> str:
     """Return numbers as a JSON array, without the module, which takes a while to load."""
     return f"[{','.join(map(str, numbers))}]"
+
+
+def check_floor(connection: apsw.Connection, path: Path, archive_id: str, least: Checkpoint | None) -> None:
+    """See that an archive is the one that a checkpoint from elsewhere tells of, or an extension of it.
+
+    Args:
+        connection: Reads the archive.
+        path: Its file.
+        archive_id: Its id.
+        least: The checkpoint, from before this look; None: there is none.
+
+    Raises:
+        IntegrityError: It is not.
+    """
+    if least is None:
+        return
+    ends = peak_ends(least.size)
+    nodes: dict[int, bytes] = dict(connection.execute(_NODES, (_json(ends),)))
+    # An end that is missing makes another root.
+    if Frontier(least.size, [nodes.get(end, b"") for end in ends]).root() != least.root:
+        raise IntegrityError(
+            f"the archive {path} is not the one that had {least.size} records here",
+            "an older copy was restored or history was changed: find out by whom; where it was restored on purpose,"
+            f" remove {archive_id}.note from the directory of high-water marks: OTEL_AUDIT_HIGH_WATER, else"
+            " high-water in the user's data directory",
+        )
 
 
 def row_of(record: AuditRecord, otlp: bytes, kind: int = EVENT) -> Row:

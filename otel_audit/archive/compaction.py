@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any, Final
 
 import apsw
@@ -18,7 +17,7 @@ from otel_audit.archive.index import ZONE
 from otel_audit.archive.ranges import Range
 from otel_audit.errors import IntegrityError
 
-__all__ = ["PAUSE", "compact", "give_back", "size_on_disk"]
+__all__ = ["PAUSE", "compact", "give_back"]
 
 PAUSE: Final = 0.005
 """Seconds between two transactions: several times as long as others sleep until they try again."""
@@ -39,11 +38,6 @@ _ROWS: Final = "SELECT * FROM record WHERE sequence BETWEEN ? AND ? ORDER BY seq
 _INSERT: Final = f"INSERT INTO record VALUES ({','.join('?' * 19)})"
 
 Stopping = Callable[[], bool]
-
-
-def size_on_disk(path: Path) -> int:
-    """Return the bytes of an archive and of its write-ahead log."""
-    return sum(file.stat().st_size for file in (path, Path(f"{path}-wal")) if file.exists())
 
 
 def compact(database: Database, zones: Iterable[int], stopping: Stopping = lambda: False) -> int:

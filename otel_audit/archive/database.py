@@ -304,6 +304,9 @@ def archive_errors(path: Path) -> Iterator[None]:
         yield
     except apsw.Error as error:
         raise ArchiveError(f"{path}: {error}", _hint(error)) from error
+    except (UnicodeDecodeError, OverflowError):
+        # Their texts quote what was found.
+        raise ArchiveError(f"{path} holds what no archive can hold", "otel-audit verify says more") from None
     except OSError as error:
         raise ArchiveError(
             f"{path}: {error.strerror or error}", "check the path, its permissions and the disk"

@@ -10,9 +10,10 @@ import apsw
 
 from otel_audit.archive.database import Database, archive_errors
 from otel_audit.archive.holds import Holds
-from otel_audit.archive.index import EVENTS, OWN, ZONE
+from otel_audit.archive.index import EVENTS, OWN, ZONE, folded_to
 from otel_audit.archive.leaf import ADMINISTRATION
 from otel_audit.archive.ranges import ranges_of
+from otel_audit.archive.windows import next_window
 from otel_audit.retention_settings import Retention, Rule
 
 __all__ = ["Due", "Finder", "Found", "Gate"]
@@ -24,6 +25,7 @@ _NEVER: Final = 2**63 - 1
 _BATCH: Final = 4_096
 _COLUMNS: Final = "sequence, type, observed, length(otlp)"
 _ZONE: Final = f"SELECT {_COLUMNS} FROM record WHERE sequence BETWEEN ? AND ? AND {EVENTS} ORDER BY sequence"
+_ZONES: Final = "SELECT zone FROM zone WHERE records > 0 AND first_observed < ? AND zone BETWEEN 0 AND ?"
 _READS: Final = (
     f"SELECT {_COLUMNS} FROM record INDEXED BY own WHERE kind > 1 AND kind = {ADMINISTRATION} AND sequence > ?"
     f" AND sequence <= ? AND type = '{READ}' AND {OWN} ORDER BY sequence LIMIT {_BATCH}"
@@ -164,11 +166,15 @@ class Finder:
         if before <= 0:
             return [], 0
         head = int(connection.execute("SELECT max(sequence) FROM record").get or 0)
-        folded = int(connection.execute("SELECT value FROM meta WHERE key = 'folded'").get)
-        found = connection.execute("SELECT zone FROM zone WHERE records > 0 AND first_observed < ?", (before,))
+        folded = folded_to(connection)
+        found = connection.execute(_ZONES, (before, (head - 1) // ZONE))
         # What is not folded yet is in no zone, or in one that is not complete.
-        tail = range(folded // ZONE, (head - 1) // ZONE + 1) if folded < head else range(0)
-        return sorted({zone for (zone,) in found} | set(tail)), head
+        zones = {zone for (zone,) in found}
+        position = folded + 1
+        while window := next_window(connection, position, head, ZONE):
+            zones.add((window[0] - 1) // ZONE)
+            position = window[1] + 1
+        return sorted(zones), head
 
     def _rule(self, type_: str) -> Rule | None:
         if type_ not in self._rules:
@@ -192,7 +198,7 @@ class Finder:
 
     def _look(self, connection: apsw.Connection, zone: int, now: int, *, complete: bool) -> Found:
         first = zone * ZONE + 1
-        rows = connection.execute(_ZONE, (first, first + ZONE - 1)).fetchall()
+        rows = connection.execute(_ZONE, (first, min(first + ZONE - 1, _NEVER))).fetchall()
         due, following = self._due(rows, now)
         found = self._found(connection, due, first + ZONE - 1)
         # What is held stays until the holds change; what may go is gone at the next look, unless that failed.
@@ -214,7 +220,7 @@ class Finder:
         if rule is None or rule.age is None or now <= rule.age:
             return 0
         before = now - rule.age
-        folded = int(connection.execute("SELECT value FROM meta WHERE key = 'folded'").get)
+        folded = folded_to(connection)
         if connection.execute("SELECT observed < ? FROM record WHERE sequence = ?", (before, folded + 1)).get:
             return int(connection.execute("SELECT max(sequence) FROM record").get)
         zone = connection.execute("SELECT max(zone) FROM zone WHERE first_observed < ?", (before,)).get

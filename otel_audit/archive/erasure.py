@@ -10,7 +10,7 @@ import apsw
 
 from otel_audit import attributes as keys
 from otel_audit.archive.administration import Administration, Own
-from otel_audit.archive.database import Database
+from otel_audit.archive.database import Database, archive_errors
 from otel_audit.archive.holds import load_holds
 from otel_audit.archive.leaf import ERASURE
 from otel_audit.archive.merkle import Frontier
@@ -18,6 +18,7 @@ from otel_audit.archive.ranges import Range, count, format_ranges, intersection,
 from otel_audit.archive.removal import removal_fields, remove
 from otel_audit.archive.subjects import WINDOW, Subject, hold_records, search, texts_of
 from otel_audit.archive.vacuum import note_pending
+from otel_audit.archive.windows import next_window
 from otel_audit.errors import ArchiveError, ConfigError
 from otel_audit.otlp import read_log
 from otel_audit.record import Actor, Value
@@ -96,7 +97,7 @@ def plan(database: Database, subject: Subject, *, mentions: bool = False) -> Pla
         ArchiveError: The archive cannot be read, or a record is damaged.
     """
     found, _ = _search_all(database, subject)
-    with database as connection:
+    with database as connection, archive_errors(database.path):
         return _plan(connection, subject, found, mentions=mentions)
 
 
@@ -140,7 +141,7 @@ def erase(administration: Administration, subject: Subject, order: Order, *, men
         return list(_own(order, made.ranges))
 
     if not found.theirs and not (mentions and found.mentions):
-        with administration.database as connection:
+        with administration.database as connection, archive_errors(administration.database.path):
             now = _plan(connection, subject, found, mentions=mentions)
         if not now.ranges and not now.held:
             return now
@@ -163,12 +164,15 @@ def _check(order: Order, subject: Subject) -> None:
 def _search_all(database: Database, subject: Subject) -> tuple[_Found, int]:
     """Return what there is, in the order of sequences, and the last sequence that was looked at."""
     found = _Found([], [])
-    with database as connection:
+    with database as connection, archive_errors(database.path):
         head = int(connection.execute("SELECT max(sequence) FROM record").get or 0)
-    for first in range(1, head + 1, WINDOW):
+    window: Range | None = (0, 0)
+    while window is not None:
         # Between windows others get the connection, and the log can be reused.
-        with database as connection:
-            found.add(connection, subject, first, min(head, first + WINDOW - 1))
+        with database as connection, archive_errors(database.path):
+            window = next_window(connection, window[1] + 1, head, WINDOW)
+            if window is not None:
+                found.add(connection, subject, *window)
     return found, head
 
 

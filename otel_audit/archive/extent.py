@@ -8,7 +8,7 @@ import apsw
 
 from otel_audit.archive.database import archive_errors
 from otel_audit.archive.filters import Filter
-from otel_audit.archive.index import EVENTS, ZONE
+from otel_audit.archive.index import EVENTS, ZONE, folded_to
 from otel_audit.archive.query import Archive, read_row, source_table
 
 __all__ = ["extent"]
@@ -41,7 +41,7 @@ def extent(archive: Archive, filter: Filter) -> tuple[int, int] | None:
 
 def _of_events(connection: apsw.Connection) -> tuple[int, int] | None:
     with connection:  # one state of the archive for zones and rows
-        folded = int(connection.execute("SELECT value FROM meta WHERE key = 'folded'").get)
+        folded = folded_to(connection)
         tail: Any = _times(connection, folded + 1, 2**62)
         first, last = tail
         # A zone's times are those of all its rows, the archive's own among them: they only say how far it can reach.
@@ -49,12 +49,12 @@ def _of_events(connection: apsw.Connection) -> tuple[int, int] | None:
             if first is not None and first <= reach:
                 break
             found = _times(connection, zone * ZONE + 1, min((zone + 1) * ZONE, folded))[0]
-            first = found if first is None else min(first, found)
+            first = found if first is None or found is None else min(first, found)
         for zone, reach in connection.execute("SELECT zone, last_time FROM zone WHERE records ORDER BY last_time DESC"):
             if last is not None and last >= reach:
                 break
             found = _times(connection, zone * ZONE + 1, min((zone + 1) * ZONE, folded))[1]
-            last = found if last is None else max(last, found)
+            last = found if last is None or found is None else max(last, found)
     return None if first is None or last is None else (int(first), int(last))
 
 

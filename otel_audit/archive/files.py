@@ -16,6 +16,7 @@ __all__ = [
     "make_private",
     "prepare_file",
     "refuse_network_file_system",
+    "size_on_disk",
     "sync_directory",
     "uri_path",
 ]
@@ -94,3 +95,8 @@ def file_system(directory: Path, mounts: str) -> str:
         if directory.is_relative_to(point) and len(point) >= best:
             best, kind = len(point), parts[2]
     return kind
+
+
+def size_on_disk(path: Path) -> int:
+    """Return the bytes of an archive and of its write-ahead log."""
+    return sum(file.stat().st_size for file in (path, Path(f"{path}-wal")) if file.exists())

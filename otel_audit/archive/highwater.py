@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from pathlib import Path
 from typing import Final
 
 from otel_audit.archive.database import archive_errors
-from otel_audit.errors import ArchiveError, ConfigError
+from otel_audit.errors import ArchiveError, AuditError, ConfigError
 from otel_audit.notes import Checkpoint, Note, parse_note
 
-__all__ = ["HighWater"]
+__all__ = ["HighWater", "read_mark"]
 
 _LARGEST: Final = 65_536
 _TRIES: Final = 3
+
+_log = logging.getLogger("otel_audit.archive")
+
+
+def read_mark(directory: Path | None, archive_id: str) -> Checkpoint | None:
+    """Return the high-water mark of an archive; one that cannot be read must not keep anything from being recorded.
+
+    Args:
+        directory: Where the marks are; None: nowhere.
+        archive_id: The archive's id.
+    """
+    if directory is None:
+        return None
+    try:
+        return HighWater(directory).read(archive_id)
+    except AuditError as error:
+        _log.error("the high-water mark of the archive %s cannot be read: %s", archive_id, error)
+        return None
 
 
 class HighWater:
@@ -79,8 +98,9 @@ class HighWater:
 
 def _replace(path: Path, content: bytes) -> None:
     """Put a new file in the place of another; after a power cut either may be there, which is enough."""
-    new = path.with_suffix(f".{os.getpid()}.new")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    # Process ids do not tell writers apart: two providers of one process, two containers with a directory in common.
+    new = path.with_suffix(f".{os.urandom(8).hex()}.new")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
         with os.fdopen(os.open(new, flags, 0o600), "wb") as file:
             file.write(content)

@@ -75,11 +75,8 @@ class Hold:
     added: int = 0
     by: str | None = None
 
-    def ranges(self, connection: apsw.Connection, ranges: Iterable[Range]) -> list[Range]:
-        """Return which of some records are under this hold, as far as they have content."""
-        return ranges_of(self._sequences(connection, list(ranges)))
-
-    def _sequences(self, connection: apsw.Connection, ranges: Sequence[Range]) -> Iterator[int]:
+    def sequences(self, connection: apsw.Connection, ranges: Sequence[Range]) -> Iterator[int]:
+        """Iterate over those of some records that are under this hold, as far as they have content."""
         condition, values = self._condition()
         for start in range(0, len(ranges), _PARTS):
             parts = json.dumps(ranges[start : start + _PARTS])
@@ -157,7 +154,7 @@ class Holds:
         given = list(ranges)
         held = set[int]()
         for hold in self.in_force:
-            held.update(hold._sequences(connection, given))  # noqa: SLF001 - the class above
+            held.update(hold.sequences(connection, given))
         return ranges_of(sorted(held))
 
 

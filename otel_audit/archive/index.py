@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 import apsw
 
 from otel_audit.archive.database import transaction
+from otel_audit.errors import ArchiveError
 
 __all__ = [
     "EVENTS",
@@ -25,6 +26,7 @@ __all__ = [
     "Slice",
     "fold",
     "fold_step",
+    "folded_to",
     "next_slice",
     "refold_zones",
 ]
@@ -60,6 +62,7 @@ _POSTINGS = tuple(
     f" WHERE sequence BETWEEN ? AND ? AND {column} IS NOT NULL ORDER BY {column}, sequence"
     for column, number in FIELDS.items()
 )
+_FOLLOWING: Final = "SELECT sequence FROM record WHERE sequence > ? ORDER BY sequence LIMIT 1"
 STEPS: Final = len(_POSTINGS) + 1
 """How many calls of `fold_step` a slice takes."""
 
@@ -96,8 +99,10 @@ def fold_step(connection: apsw.Connection, part: Slice, step: int) -> int:
                 connection.execute(_POSTINGS[step], (folded // RUN, part.first, part.last))
             else:
                 connection.execute(_ZONES, (part.first, part.last))
-                connection.execute("UPDATE meta SET value = ? WHERE key = 'folded'", (part.last,))
-                folded = part.last
+                # The next record follows, unless somebody removed records, or put one where it cannot be.
+                following = connection.execute(_FOLLOWING, (part.last,)).get
+                folded = part.last if following is None else int(following) - 1
+                connection.execute("UPDATE meta SET value = ? WHERE key = 'folded'", (folded,))
     return head - folded
 
 
@@ -121,7 +126,18 @@ def fold(connection: apsw.Connection) -> int:
     return [fold_step(connection, part, step) for step in range(STEPS)][-1]
 
 
+def folded_to(connection: apsw.Connection) -> int:
+    """Return the sequence up to which records are folded.
+
+    Raises:
+        ArchiveError: Somebody removed it, or put something else in its place.
+    """
+    mark = connection.execute("SELECT value FROM meta WHERE key = 'folded'").get
+    if not isinstance(mark, int) or mark < 0:
+        raise ArchiveError("the archive does not say which records are folded", "otel-audit verify says more")
+    return mark
+
+
 def _progress(connection: apsw.Connection) -> tuple[int, int]:
     """Return the last folded and the last sequence."""
-    folded = connection.execute("SELECT value FROM meta WHERE key = 'folded'").get
-    return int(folded), int(connection.execute("SELECT max(sequence) FROM record").get or 0)
+    return folded_to(connection), int(connection.execute("SELECT max(sequence) FROM record").get or 0)

@@ -18,7 +18,7 @@ __all__ = ["Joined"]
 
 
 class Joined:
-    """What was found so far.
+    """The spans' results, joined to those of the archive, and the tree of all spans.
 
     Args:
         connection: Reads the archive.
@@ -27,8 +27,6 @@ class Joined:
         length: How many records make a span.
         faults: Takes what is found.
     """
-
-    """The spans' results, joined to those of the archive, and the tree of all spans."""
 
     def __init__(self, connection: apsw.Connection, first: int, head: int, length: int, faults: Faults) -> None:
         self._connection = connection

@@ -11,6 +11,7 @@ from otel_audit.archive.index import EVENTS, FIELDS, RUN, SLICE, ZONE
 
 __all__ = ["check_lookups", "check_outside"]
 
+_LARGEST: Final = 2**63 - 1
 _NAMES: Final = {number: name for name, number in FIELDS.items()}
 _LACKS: Final = {
     name: f"({name} IS NOT NULL AND NOT EXISTS (SELECT 1 FROM posting"
@@ -53,7 +54,7 @@ def check_lookups(connection: apsw.Connection, first: int, faults: Faults) -> No
         faults: Takes what is found.
     """
     run = (first - 1) // RUN
-    low, start, end = (first - 1) // ZONE * ZONE + 1, run * RUN + 1, (run + 1) * RUN
+    low, start, end = (first - 1) // ZONE * ZONE + 1, run * RUN + 1, min((run + 1) * RUN, _LARGEST)
     folded = folded_mark(connection)
     high = min(end, folded)
     sums: dict[int, Any] = {zone: rest for zone, *rest in connection.execute(_SUMS, (low, high))}
@@ -70,7 +71,7 @@ def check_lookups(connection: apsw.Connection, first: int, faults: Faults) -> No
             faults.add("posting", f"record {sequence}", f"an entry for {_NAMES.get(field, field)} that is not its")
     # A slice that is being folded has entries before it counts. They must be right; none need be there.
     begun = min(end, folded + SLICE)
-    for sequence, field in connection.execute(_EXTRA, (run, max(high + 1, start), begun)):
+    for sequence, field in connection.execute(_EXTRA, (run, min(max(high + 1, start), _LARGEST), begun)):
         faults.add("posting", f"record {sequence}", f"an entry for {_NAMES.get(field, field)} that is not its")
     for sequence, field in connection.execute(_STRAY, (run, start, begun)):
         faults.add("posting", f"record {sequence}", f"an entry for {_NAMES.get(field, field)} out of place")

@@ -149,7 +149,8 @@ def prove_consistency(archive: Archive, old: int, new: int, *, key: SigningKey |
         head = int(connection.execute("SELECT max(sequence) FROM record").get or 0)
         if not 1 <= old <= new <= head:
             raise ConfigError(
-                f"there is no proof from a tree of {old} to one of {new}", f"the archive holds the records 1 to {head}"
+                f"there is no proof from a tree of {old} to one of {new}",
+                f"the archive holds the records 1 to {head}, and the smaller size comes first",
             )
         stored = _Stored(connection)
         path = consistency_path(old, new, stored.node, stored.leaf)
@@ -306,12 +307,13 @@ class _Trusted:
             raise IntegrityError(f"the tree of {claimed.size} has the root {claimed.hash.hex()}, another one was noted")
         signers = tuple(key for key in dict.fromkeys(self._keys) if note.signed_by(key))
         if not noted and not signers:
-            root_hint = f"give the root that was noted: --root {claimed.size}:HEX"
+            root_hint = f"the root that was noted: --root {claimed.size}:HEX"
             if not self._keys:
-                raise ConfigError(f"the proof is about a tree of {claimed.size}", root_hint)
+                raise ConfigError(f"the proof is about a tree of {claimed.size}", f"give {root_hint}")
             names = ", ".join(one.label for one in note.signatures) or "nobody"
             raise ConfigError(
-                f"the checkpoint of the tree of {claimed.size} is signed by {names}, none of the given keys", root_hint
+                f"the checkpoint of the tree of {claimed.size} is signed by {names}, none of the given keys",
+                f"give {'the verifier of a key that signed it, or ' if note.signatures else ''}{root_hint}",
             )
         return claimed, signers
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from otel_audit.archive.database import Database, archive_errors
 from otel_audit.archive.filters import Filter, nanoseconds, one_of
-from otel_audit.archive.index import RUN, ZONE
+from otel_audit.archive.index import RUN, ZONE, folded_to
 from otel_audit.errors import ArchiveError, ConfigError
 from otel_audit.otlp import LogFields, decode, read_log
 from otel_audit.record import AuditRecord
@@ -73,11 +73,12 @@ def read_row(row: Row) -> LogFields:
     """
     try:
         return read_log(row.otlp)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
+        # A row that has a source, and no bytes, gives the latter.
         raise _damaged(row, error) from error
 
 
-def _damaged(row: Row, error: ValueError) -> ArchiveError:
+def _damaged(row: Row, error: Exception) -> ArchiveError:
     return ArchiveError(f"record {row.sequence} cannot be decoded: {error}", "the archive is damaged")
 
 
@@ -137,7 +138,7 @@ class Archive:
         for row in rows:
             try:
                 yield decode(row.otlp, row.record_id, sequence=row.sequence, leaf=row.leaf, stream_id=self.id)
-            except ValueError as error:
+            except (ValueError, TypeError) as error:
                 raise _damaged(row, error) from error
 
     def rows(self, filter: Filter, *, limit: int | None = None, oldest_first: bool = False) -> Iterator[Row]:
@@ -205,7 +206,7 @@ class Archive:
         low = (filter.after or 0) + 1
         with self.database as connection, archive_errors(self.path):
             head = int(connection.execute("SELECT max(sequence) FROM record").get or 0)
-            folded = int(connection.execute("SELECT value FROM meta WHERE key = 'folded'").get)
+            folded = folded_to(connection)
             # Within what a column can hold, whatever was asked for.
             low = max(1, min(low, head + 1))
             high = head if filter.before is None else max(0, min(head, filter.before - 1))

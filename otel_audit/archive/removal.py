@@ -20,9 +20,9 @@ from otel_audit.archive.ranges import Range, count, difference, format_ranges, i
 from otel_audit.errors import IntegrityError
 from otel_audit.otlp import read_log
 
-__all__ = ["Removed", "check_removed", "named_ranges", "removal_fields", "remove"]
+__all__ = ["Removed", "check_removed", "named_ranges", "read_removal", "removal_fields", "remove"]
 
-GROUP: Final = "removal"
+_GROUP: Final = "removal"
 _TEXT: Final = 15_000
 """Longest text of sequences, in characters: longer ones would be cut."""
 _TEXTS: Final = 12
@@ -91,7 +91,7 @@ def removal_fields(ranges: Sequence[Range], **fields: Any) -> Iterator[dict[str,
     if texts:
         chunks.append((texts, number))
     for texts, number in chunks:
-        yield {GROUP: {"sequences": texts, "records": number, **fields}}
+        yield {_GROUP: {"sequences": texts, "records": number, **fields}}
 
 
 class Removed(NamedTuple):
@@ -110,6 +110,16 @@ class Removed(NamedTuple):
         return merged([*self.erased, *self.pruned])
 
 
+def read_removal(otlp: bytes) -> list[Range]:
+    """Return the sequences that the record of an erasure or a pruning names, as they stand there.
+
+    Raises:
+        ValueError: It names none; likewise TypeError, KeyError, AttributeError.
+    """
+    texts: Any = read_log(otlp).attributes[f"{keys.CUSTOM_PREFIX}{_GROUP}.sequences"]
+    return [one for text in texts for one in parse_ranges(text)]
+
+
 def named_ranges(connection: apsw.Connection, faults: Faults) -> Removed:
     """Return what the archive's own records name as removed."""
     found: dict[int, list[Range]] = {ERASURE: [], PRUNE: []}
@@ -118,8 +128,7 @@ def named_ranges(connection: apsw.Connection, faults: Faults) -> Removed:
             f"SELECT sequence, kind, otlp FROM record INDEXED BY own WHERE kind > 1 AND kind IN ({ERASURE}, {PRUNE})"
         ):
             try:
-                texts: Any = read_log(otlp).attributes[f"{keys.CUSTOM_PREFIX}{GROUP}.sequences"]
-                ranges = [one for text in texts for one in parse_ranges(text)]
+                ranges = read_removal(otlp)
                 if any(last >= sequence for _, last in ranges):
                     raise ValueError("it names later records")
             except (ValueError, TypeError, KeyError, AttributeError):

@@ -68,7 +68,7 @@ class Report:
         roots: What became of the noted roots.
         checkpoints: Checkpoints that the archive states, whose roots hold.
         signed: How many of them are signed by a key that counts.
-        covered: The largest size that one of them states.
+        covered: The largest size that one of them states; where the reader gave a key, one that is signed.
         high_water: Size of the high-water mark that was found for this archive; None: there was none.
         faults: The first faults that were found.
         fault_count: How many there are.

@@ -10,17 +10,16 @@ from typing import Any, Final
 
 import apsw
 
-from otel_audit import attributes as keys
 from otel_audit.archive.administration import SYSTEM, Administration, Own
-from otel_audit.archive.compaction import PAUSE, compact, give_back, size_on_disk
+from otel_audit.archive.compaction import PAUSE, compact, give_back
 from otel_audit.archive.database import Database, archive_errors
 from otel_audit.archive.due import Due, Finder, Gate
+from otel_audit.archive.files import size_on_disk
 from otel_audit.archive.index import ZONE
 from otel_audit.archive.leaf import ERASURE, PRUNE
 from otel_audit.archive.merkle import Frontier
-from otel_audit.archive.ranges import Range, merged, parse_ranges, ranges_of
-from otel_audit.archive.removal import removal_fields, remove
-from otel_audit.otlp import read_log
+from otel_audit.archive.ranges import Range, merged, ranges_of
+from otel_audit.archive.removal import read_removal, removal_fields, remove
 from otel_audit.record import Actor
 from otel_audit.retention_settings import Retention
 
@@ -226,11 +225,10 @@ class Pruner:
         with self._database as connection, archive_errors(self._database.path):
             rows: Any = connection.execute(_NAMED, (self._looked, limit)).fetchall()
         ranges: list[Range] = []
-        for _, otlp in rows:
+        for sequence, otlp in rows:
             try:
-                texts: Any = read_log(otlp).attributes[f"{keys.CUSTOM_PREFIX}removal.sequences"]
-                ranges += [one for text in texts for one in parse_ranges(text)]
-            except (ValueError, TypeError, KeyError):
+                ranges += [one for one in read_removal(otlp) if one[1] < sequence]
+            except (ValueError, TypeError, KeyError, AttributeError):
                 continue  # `verify` finds it; here it only means less to tidy up
         counts = Counter[int]()
         for first, last in merged(ranges):

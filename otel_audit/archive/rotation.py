@@ -15,10 +15,11 @@ from otel_audit.errors import ConfigError, IntegrityError
 from otel_audit.notes import Checkpoint, Note, SigningKey, Verifier, parse_note, sign_note
 from otel_audit.otlp import read_log
 
-__all__ = ["Rotation", "append_rotation", "read_rotation", "rotation_text", "rotations", "successor"]
+__all__ = ["NEXT", "Rotation", "append_rotation", "read_rotation", "rotation_text", "rotations", "successor"]
 
-GROUP: Final = "rotation"
-_NEXT: Final = "next "
+NEXT: Final = "next "
+"""What begins the line of a rotation's note that names the next key."""
+_GROUP: Final = "rotation"
 
 
 class Rotation(NamedTuple):
@@ -43,7 +44,7 @@ class Rotation(NamedTuple):
 
 def rotation_text(checkpoint: Checkpoint, verifier: Verifier) -> str:
     """Return the text that the old key signs: a checkpoint, and a line with the new key's verifier."""
-    return f"{checkpoint}{_NEXT}{verifier}\n"
+    return f"{checkpoint}{NEXT}{verifier}\n"
 
 
 def read_rotation(sequence: int, otlp: bytes) -> Rotation:
@@ -53,7 +54,7 @@ def read_rotation(sequence: int, otlp: bytes) -> Rotation:
         ValueError: They say nothing of the kind, or their fields contradict each other.
     """
     fields: Any = read_log(otlp).attributes.get
-    text, named = (fields(f"{keys.CUSTOM_PREFIX}{GROUP}.{name}") for name in ("note", "verifier"))
+    text, named = (fields(f"{keys.CUSTOM_PREFIX}{_GROUP}.{name}") for name in ("note", "verifier"))
     if not isinstance(text, str) or not isinstance(named, str):
         raise ValueError(f"record {sequence} is no rotation")  # noqa: TRY004 - see Raises
     # A ConfigError is a ValueError, too.
@@ -124,7 +125,7 @@ def append_rotation(administration: Administration, old: SigningKey, new: Verifi
         archive_id = str(connection.execute("SELECT value FROM meta WHERE key = 'archive_id'").get)
         text = rotation_text(Checkpoint.of_archive(archive_id, tree.size, tree.root()), new)
         fields = {"note": str(sign_note(text, old)), "verifier": str(new)}
-        custom = {GROUP: fields, "process": process_fields()}
+        custom = {_GROUP: fields, "process": process_fields()}
         return [Own(ROTATION, "audit.key.rotated", custom, operator())]
 
     last = administration.append(make)

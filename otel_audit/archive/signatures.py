@@ -113,6 +113,9 @@ class SignatureCheck:
             return
         try:
             signature = base64.b64decode(text, validate=True)
+            # The last character has bits that stand for nothing: no two texts are the same signature.
+            if base64.b64encode(signature).decode("ascii") != text:
+                signature = b""
         except ValueError:
             signature = b""
         found = self._look(resource, payload, signature) if payload else "nobody can sign such a record"

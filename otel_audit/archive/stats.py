@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 from otel_audit.archive.database import archive_errors
 from otel_audit.archive.filters import Filter
-from otel_audit.archive.index import EVENTS, ZONE
+from otel_audit.archive.index import EVENTS, ZONE, folded_to
 from otel_audit.archive.query import Archive, read_row, source_table
 
 __all__ = ["counts", "histogram"]
@@ -58,7 +58,7 @@ def histogram(archive: Archive, edges: Sequence[int], filter: Filter = _ALL) -> 
                     add(first, records)
                 else:
                     cut.append(zone)
-            folded = int(connection.execute("SELECT value FROM meta WHERE key = 'folded'").get)
+            folded = folded_to(connection)
             ranges = [(zone * ZONE + 1, min((zone + 1) * ZONE, folded)) for zone in cut]
             for start, end in [*ranges, (folded + 1, 2**62)]:
                 for (moment,) in connection.execute(

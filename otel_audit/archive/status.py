@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 import apsw
 
-from otel_audit.archive.index import EVENTS, ZONE
+from otel_audit.archive.files import size_on_disk
+from otel_audit.archive.index import EVENTS, ZONE, folded_to
 from otel_audit.archive.merkle import Frontier, peak_ends
 
 __all__ = ["DestinationStatus", "Status", "read_status"]
@@ -97,7 +98,7 @@ def read_status(connection: apsw.Connection, path: Path) -> Status:
     return Status(
         archive=str(path),
         archive_id=str(connection.execute("SELECT value FROM meta WHERE key = 'archive_id'").get),
-        size=sum(p.stat().st_size for p in (path, Path(f"{path}-wal")) if p.exists()),
+        size=size_on_disk(path),
         records=records,
         sequence=head,
         first=_observed(connection, "ASC"),
@@ -126,7 +127,7 @@ def _destinations(connection: apsw.Connection) -> tuple[DestinationStatus, ...]:
 
 def _records(connection: apsw.Connection) -> int:
     """Count the events: zones know, but for what is not folded yet."""
-    folded = int(connection.execute("SELECT value FROM meta WHERE key = 'folded'").get)
+    folded = folded_to(connection)
     in_zones: Any = connection.execute("SELECT coalesce(sum(records), 0) FROM zone").get
     return int(in_zones) + int(
         connection.execute(f"SELECT count(*) FROM record WHERE sequence > ? AND {EVENTS}", (folded,)).get
@@ -140,7 +141,7 @@ def _own(connection: apsw.Connection) -> int:
 
 def _observed(connection: apsw.Connection, order: Literal["ASC", "DESC"]) -> int | None:
     """Return when the first or the last event was recorded; zones lead past tombstones and own records."""
-    folded = int(connection.execute("SELECT value FROM meta WHERE key = 'folded'").get)
+    folded = folded_to(connection)
     zone = connection.execute(f"SELECT zone FROM zone WHERE records ORDER BY zone {order} LIMIT 1").get
     zones = [] if zone is None else [(zone * ZONE + 1, min((zone + 1) * ZONE, folded))]
     places = [*zones, (folded + 1, 2**62)]

@@ -27,6 +27,7 @@ dead_letter  destination, sequence, time, reason, requeued    asserted likewise
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import Any, Final
 
@@ -40,6 +41,7 @@ from otel_audit.archive.vacuum import PENDING
 __all__ = ["check_structure", "check_tables", "is_archive"]
 
 _SCHEMA: Final = "SELECT type, name, tbl_name, sql FROM sqlite_schema"
+_ID: Final = re.compile(r"[0-9a-f]{32}")
 _META: Final = {"archive_id", "created", "folded", "seal"}
 
 
@@ -121,6 +123,8 @@ def _meta(meta: dict[Any, Any], head: int, faults: Faults) -> None:
         faults.add("folded", "meta folded", f"the archive ends at {head}")
     if not isinstance(archive_id, str) or not isinstance(created, int) or seal(archive_id, created) != meta.get("seal"):
         faults.add("meta", "meta archive_id, created", "they are not what the seal says")
+    elif not _ID.fullmatch(archive_id):
+        faults.add("meta", "meta archive_id", "it is no archive's id")
 
 
 def _destinations(connection: apsw.Connection, head: int, cursors: dict[str, int], faults: Faults) -> None:

@@ -147,10 +147,11 @@ def verify_connection(
     held = check_anchors(stated.anchors, joined, bool(noted.verifiers), faults)
     if mark is not None:
         joined.check(Root(mark.size, mark.root), faults, ("high-water", "high-water"))
+    sizes_held = [anchor.checkpoint.size for anchor in held if anchor.signed or not noted.verifiers]
     return Report(
         name, stated.archive_id, since, first, head, joined.valid, joined.invalid, joined.missing, erased, pruned,
         joined.signatures, joined.root(), checks, len(held), sum(anchor.signed for anchor in held),
-        max((anchor.checkpoint.size for anchor in held), default=0), None if mark is None else mark.size,
+        max(sizes_held, default=0), None if mark is None else mark.size,
         tuple(faults.kept), faults.count,
     )  # fmt: skip
 
@@ -214,7 +215,8 @@ def _first(connection: apsw.Connection, since: Since, head: int) -> int:
         "SELECT sequence FROM record WHERE sequence > 0 AND observed >= ? ORDER BY sequence LIMIT 1",
         (since.observed,),
     ).get
-    return head + 1 if found is None else int(found)
+    # The record before it as well: somebody who sets the times of recording back would choose what is not looked at.
+    return max(1, head if found is None else int(found) - 1)
 
 
 def _spans(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
@@ -98,10 +100,20 @@ def _open(path: Path, keep: int, trust: Trust) -> None:
     global _connection, _keep, _trust  # noqa: PLW0603 - a process of the pool does nothing else
     # The terminal's Ctrl-C reaches everybody; the one who waits for the results ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     with archive_errors(path):
         _connection = connect_to_read(path)[0]
         prepare(_connection)
     _keep, _trust = keep, trust
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that waits for its results is gone, which may have been killed."""
+    import multiprocessing
+
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _check(span: Span) -> SpanResult:

@@ -28,15 +28,17 @@ def command(*, archive: str | None, key: str | None) -> None:
     from otel_audit.archive.administration import operator  # start-up time
     from otel_audit.archive.checkpoints import append_checkpoint, present_checkpoint
     from otel_audit.archive.highwater import HighWater
-    from otel_audit.cli.operating import open_administration
+    from otel_audit.cli.operating import open_administration, refuse_older_copy
     from otel_audit.keys import load
     from otel_audit.paths import high_water_directory
 
     path = chosen_archive(archive)
-    with open_archive(path) as opened:
-        checkpoint = present_checkpoint(opened)
     file = chosen_key(key)
     signer = None if file is None else load(file)
+    with open_archive(path) as opened:
+        if signer is not None:
+            refuse_older_copy(opened)
+        checkpoint = present_checkpoint(opened)
     note = sign_note(str(checkpoint), signer)
     try:
         with open_administration(path, signer) as administration:

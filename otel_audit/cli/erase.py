@@ -58,7 +58,7 @@ class _Outcome:
     metavar="TEXT",
     help="Who asked for it, or the rule or ticket that it follows; kept as well.",
 )
-@click.option("--dry-run", is_flag=True, help="Only list the records; nothing is changed.")
+@click.option("--dry-run", is_flag=True, help="Only list the records; nothing is erased.")
 @click.option(
     "--mentions", is_flag=True, help="Erase records of others that mention the person, too. They are listed otherwise."
 )

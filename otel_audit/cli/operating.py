@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING
 
 from otel_audit._version import __version__
 from otel_audit.archive.administration import Administration
+from otel_audit.archive.commit import check_floor
+from otel_audit.archive.database import archive_errors
 from otel_audit.config import record_settings
 from otel_audit.integrity_settings import resolve_integrity
 from otel_audit.otlp import encode_resource, encode_scope
 
 if TYPE_CHECKING:
-    from otel_audit.notes import SigningKey
+    from otel_audit.archive.query import Archive
+    from otel_audit.notes import Checkpoint, SigningKey
 
-__all__ = ["open_administration"]
+__all__ = ["open_administration", "refuse_older_copy"]
 
 
 def open_administration(
@@ -44,6 +47,7 @@ def open_administration(
         profile=profile,
         signer=None if key is None else key.signed,
         verifier=partial(_verifier, signing_key),
+        floor=_floor,
         busy_timeout=busy_timeout,
     )
 
@@ -54,3 +58,22 @@ def _verifier(key: SigningKey | None) -> str | None:
     if key is None and (file := key_path()) is not None:
         key = load(file)
     return None if key is None else str(key.verifier)
+
+
+def refuse_older_copy(archive: Archive) -> None:
+    """See that an archive is the one that this machine knows, or an extension of it, before a key vouches for it.
+
+    Raises:
+        ArchiveError: It cannot be read.
+        IntegrityError: It is not.
+    """
+    least = _floor(archive.id)
+    with archive.database as connection, archive_errors(archive.path):
+        check_floor(connection, archive.path, archive.id, least)
+
+
+def _floor(archive_id: str) -> Checkpoint | None:
+    from otel_audit.archive.highwater import read_mark  # start-up time, as below
+    from otel_audit.paths import high_water_directory
+
+    return read_mark(high_water_directory(), archive_id)

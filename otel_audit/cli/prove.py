@@ -62,6 +62,10 @@ def command(
             assert consistency is not None  # noqa: S101 - one of them was given
             return prove_consistency(opened, *consistency, key=signing_key)
 
+        if signing_key is not None:
+            from otel_audit.cli.operating import refuse_older_copy  # start-up time, as above
+
+            refuse_older_copy(opened)
         # What cannot be proved is not shown either; and this read's own record must be in the tree of the proof.
         prove()
         audited(opened.path, "prove", **given())

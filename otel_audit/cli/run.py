@@ -57,7 +57,7 @@ verify-proof, so that 2 always says there: not verifiable; 70 a fault of otel-au
 )
 @click.version_option(__version__, "-V", "--version", message="otel-audit %(version)s")
 def command_line(archive: str | None) -> None:
-    """Search, watch and ship an archive of audit records.
+    """Search, watch, ship, verify and prune an archive of audit records.
 
     Works while the application runs, and when it does not. Options may stand anywhere on the line. Commands that show
     records leave one in the archive: who read, and what was asked for (show --admin; OTEL_AUDIT_READS=off for none).

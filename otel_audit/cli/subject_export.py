@@ -13,17 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from otel_audit.archive.database import archive_errors
 from otel_audit.archive.query import Archive, open_archive
 from otel_audit.cli.audited import audited, given
 from otel_audit.cli.options import archive_option, chosen_archive
 from otel_audit.cli.safe import json_text
 from otel_audit.cli.subject import chosen_subject, pseudonym_option
 from otel_audit.cli.values import Recorded
-from otel_audit.errors import ConfigError
+from otel_audit.errors import ArchiveError, ConfigError
 from otel_audit.otlp import decode
 from otel_audit.record import rfc3339, to_json
 
 if TYPE_CHECKING:
+    from otel_audit.archive.ranges import Range
     from otel_audit.archive.subjects import Match, Subject
 
 __all__ = ["command"]
@@ -91,8 +93,11 @@ def _export(archive: Archive, subject: Subject, write: Callable[[str], Any], *, 
     separator = "\n"
     for match in _matches(archive, subject):
         if match.theirs or mentions:
-            record_id = str(uuid.UUID(bytes=match.record_id))
-            record = decode(match.otlp, record_id, sequence=match.sequence, leaf=match.leaf, stream_id=archive.id)
+            try:
+                record_id = str(uuid.UUID(bytes=match.record_id))
+                record = decode(match.otlp, record_id, sequence=match.sequence, leaf=match.leaf, stream_id=archive.id)
+            except ValueError:
+                raise ArchiveError(f"record {match.sequence} is damaged", "otel-audit verify says more") from None
             write(separator + json_text(to_json(record)))
             separator = ",\n"
     write("]}\n" if separator == "\n" else "\n]}\n")
@@ -104,7 +109,7 @@ def _matches(archive: Archive, subject: Subject) -> Iterator[Match]:
 
     from otel_audit.archive.subjects import hold_records
 
-    with archive.database as connection:
+    with archive.database as connection, archive_errors(archive.path):
         holds = hold_records(connection, subject)
     held = sorted([*holds.lifted, *holds.in_force, *holds.mentions])
     yield from heapq.merge(_events(archive, subject), held, key=lambda match: match.sequence)
@@ -112,10 +117,13 @@ def _matches(archive: Archive, subject: Subject) -> Iterator[Match]:
 
 def _events(archive: Archive, subject: Subject) -> Iterator[Match]:
     from otel_audit.archive.subjects import WINDOW, search
+    from otel_audit.archive.windows import next_window
 
-    with archive.database as connection:
+    with archive.database as connection, archive_errors(archive.path):
         head = int(connection.execute("SELECT max(sequence) FROM record").get or 0)
-    for first in range(1, head + 1, WINDOW):
-        with archive.database as connection:
-            found = list(search(connection, subject, first, min(head, first + WINDOW - 1)))
+    window: Range | None = (0, 0)
+    while window is not None:
+        with archive.database as connection, archive_errors(archive.path):
+            window = next_window(connection, window[1] + 1, head, WINDOW)
+            found = [] if window is None else list(search(connection, subject, *window))
         yield from found

@@ -164,8 +164,11 @@ class NoteFile(ParamType):
                     text = file.read(_LARGEST_NOTE).decode()
             note = parse_note(text)
             Checkpoint.parse(note.text)
-        except (ConfigError, OSError, UnicodeError) as error:
-            self.fail(f"{str(value)[:200]!r}: {error}", param, ctx)
+        except (ConfigError, UnicodeError):
+            self.fail(f"{str(value)[:200]!r} holds no checkpoint: give what otel-audit checkpoint printed", param, ctx)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            self.fail(f"{str(value)[:200]!r} cannot be read: {reason}", param, ctx)
         return note
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from otel_audit.build import bound_values
 from otel_audit.clean import Cleaner
 from otel_audit.errors import ConfigError
-from otel_audit.keyfile import read_key_file, refuse_open_file
+from otel_audit.keyfile import read_key_file, refuse_open_file, shown
 from otel_audit.privacy.scrub import Privacy, Rule, Scrubber
 from otel_audit.record import Actor, Session, canonical_address
 
@@ -47,7 +47,7 @@ def load_key(key: Key) -> bytes:
     if isinstance(given, bytes):
         found, where = given, "the key for pseudonyms"
     elif isinstance(given, (str, os.PathLike)) and os.fspath(given):
-        where = f"the key for pseudonyms in {os.fspath(given)}"
+        where = f"the key for pseudonyms in {shown(given)}"
         content, mode = read_key_file(given, where)
         refuse_open_file(mode, where)
         found = content.rstrip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import stat
 from contextlib import closing
 from pathlib import Path
@@ -321,3 +322,15 @@ def test_an_edited_record_is_not_proved(archive: Path, key: Path) -> None:
     done = otel_audit("prove", "3", "--key", key, "--archive", archive, status=2)
     assert done.stdout == ""
     assert "record 3 is not proved" in done.stderr
+
+
+@pytest.mark.parametrize("command", [("prove", "1"), ("checkpoint",)], ids=" ".join)
+def test_no_key_vouches_for_an_older_copy(archive: Path, key: Path, tmp_path: Path, command: tuple[str, ...]) -> None:
+    """Where an older copy was put in place of the archive, nothing of it is signed, also where nothing is appended."""
+    older = tmp_path / "older.db"
+    shutil.copy(archive, older)
+    fill(archive, [{"user": "later"}])
+    shutil.copy(older, archive)
+    done = otel_audit(*command, "--archive", archive, "--key", key, status=2)
+    assert done.stdout == ""
+    assert "is not the one that had" in done.stderr

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import textwrap
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -295,7 +296,7 @@ def test_recording_imports_nothing_slow(archive: Path) -> None:
     """The record is made without what shipping, tracing and the settings of both need: the first line waits for it."""
     modules = imported("show", "--archive", archive)
     assert "otel_audit.archive.administration" in modules
-    slow = (*SLOW, "opentelemetry.trace", "otel_audit.otlp_settings", "otel_audit.privacy", "platformdirs", "shutil")
+    slow = (*SLOW, "opentelemetry.trace", "otel_audit.otlp_settings", "otel_audit.privacy")
     assert {name for name in modules for other in slow if name == other or name.startswith(f"{other}.")} == set()
     assert len(reads(archive)) == 1
 
@@ -341,3 +342,27 @@ def test_reading_beside_a_writer(archive: Path) -> None:
         writer.join(20)
     assert len(reads(archive)) == 4
     assert verify(archive).intact
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("checkpoint",),
+        ("hold", "add", "--user", "user-1", "--reason", "case 1"),
+        ("erase", "user-1@example.com", "--reason", "request 1"),
+        ("prune", "--rule", "*=1s"),
+    ],
+)
+def test_nothing_hides_an_older_copy(archive: Path, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """Where an older copy was put in place of the archive, no command appends to it, nor replaces the mark."""
+    older = tmp_path / "older.db"
+    shutil.copy(archive, older)
+    fill(archive, [{}])
+    shutil.copy(older, archive)
+    for command in ("show", "stats"):
+        assert otel_audit(command, "--archive", archive).stderr.startswith(f"{NOTICE}the archive {archive} is not the")
+    if "*=1s" in arguments:
+        time.sleep(1.1)  # the shortest age that there is
+    assert "had 6 records here" in otel_audit(*arguments, "--archive", archive, status=2).stderr
+    assert last_sequence(archive) == 5
+    assert "high-water: " in otel_audit("verify", "--archive", archive, status=1).stdout

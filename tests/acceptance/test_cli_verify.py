@@ -66,7 +66,7 @@ def test_a_changed_archive(archive: Path) -> None:
     assert limited.endswith("faults      2\ncolumn: record 2: outcome\n... and 1 more\n")
     assert verified(archive, "--since", "6")["first"] == 6
     assert verified(archive, "--since", "2026-01-01", status=1)["first"] == 1
-    assert verified(archive, "--since", "now")["valid"] == 0
+    assert verified(archive, "--since", "now")["valid"] == 1
 
 
 def test_noted_roots(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +100,7 @@ def test_against_a_collector(archive: Path, tmp_path: Path) -> None:
     assert [fault["code"] for fault in found["faults"]] == ["export-missing"]
     assert found["fault_count"] == 1
     file.write_text("nonsense", "utf-8")
-    assert "is no OTLP/JSON" in otel_audit("verify", "--archive", archive, "--against", file, status=2).stderr
+    assert f"{file}:1 is no OTLP/JSON" in otel_audit("verify", "--archive", archive, "--against", file, status=2).stderr
 
 
 def test_what_was_sent_does_no_harm(archive_path: Path) -> None:
@@ -220,3 +220,14 @@ def test_long_work_shows_progress(tmp_path: Path) -> None:
     assert "verifying" in text
     assert "100%" in text
     assert otel_audit("verify", "--archive", path, "--jobs", "2").stderr == ""
+
+
+def test_notes_that_are_none(archive: Path, tmp_path: Path) -> None:
+    """A file without a checkpoint, and one that is not there, are wrong usage that says which file and why."""
+    other = tmp_path / "other"
+    for content in (b"otel-audit/1\n", b"\xff"):
+        other.write_bytes(content)
+        said = otel_audit("verify", "--archive", archive, "--checkpoint", other, status=3).stderr
+        assert f"'{other}' holds no checkpoint: give what otel-audit checkpoint printed" in said
+    said = otel_audit("verify", "--archive", archive, "--checkpoint", tmp_path / "none", status=3).stderr
+    assert f"'{tmp_path / 'none'}' cannot be read: No such file or directory" in said

@@ -1,72 +1,30 @@
-"""Checkpoints as records, the high-water mark, and what `verify` makes of both."""
+"""Checkpoints as records, and what `verify` makes of them."""
 
 from __future__ import annotations
 
 import base64
-import logging
-import os
 import shutil
-import stat
 import threading
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from otel_audit import IntegrityError
 from otel_audit.archive.administration import Administration, Own
-from otel_audit.archive.checkpoints import append_checkpoint, checkpoint_record
-from otel_audit.archive.highwater import HighWater
-from otel_audit.archive.leaf import GENESIS, ROTATION, seal
+from otel_audit.archive.checkpoints import Checkpoints, checkpoint_record
+from otel_audit.archive.leaf import ERASURE, GENESIS, ROTATION, seal
 from otel_audit.archive.query import open_archive
+from otel_audit.archive.removal import removal_fields, remove
+from otel_audit.archive.rotation import append_rotation
 from otel_audit.archive.verify import Noted, verify
-from otel_audit.errors import ArchiveError
 from otel_audit.notes import Checkpoint, Note, SigningKey, parse_note, sign_note
-from otel_audit.provider import AuditProvider
 from otel_audit.testing import Collector
-from tests.archive_material import connect, forked, provider_at, ship, wait_until
-
-
-def new_key(name: str = "test") -> SigningKey:
-    private = Ed25519PrivateKey.generate()
-    return SigningKey(name, private.public_key().public_bytes_raw(), private.sign)
-
-
-def record(provider: AuditProvider, number: int = 3) -> None:
-    log = provider.get_logger("tests")
-    for n in range(number):
-        log.audit("user.login.success", user=f"user-{n}")
-
-
-def recorded(path: Path, number: int = 3, **settings: Any) -> None:
-    with provider_at(path, **settings) as provider:
-        record(provider, number)
-
-
-def stated(path: Path, key: SigningKey | None = None) -> Note:
-    with Administration(path, b"", b"") as administration:
-        return append_checkpoint(administration, key)
-
-
-def own_types(path: Path) -> list[str]:
-    with open_archive(path) as archive:
-        return [record.type for record in archive.query(admin=True, oldest_first=True)]
-
-
-def codes(path: Path, **noted: Any) -> list[str]:
-    return [fault.code for fault in verify(path, noted=Noted(**noted)).faults]
-
-
-def mark(path: Path) -> Path:
-    """Return the file of an archive's high-water mark."""
-    with provider_at(path) as provider, open_archive(path) as archive:
-        directory = provider.config.high_water
-        assert directory is not None
-        return HighWater(directory).path(archive.id)
-
-
-# -- checkpoints --
+from tests.archive_material import connect, provider_at, ship, wait_until
+from tests.checkpoint_material import codes, new_key, own_types, record, recorded, stated
 
 
 def test_checkpoints_come_by_themselves(archive_path: Path) -> None:
@@ -120,6 +78,46 @@ def test_one_at_a_time(archive_path: Path) -> None:
         thread.join()
     assert own_types(archive_path).count("audit.archive.created") == 1
     assert verify(archive_path).intact
+
+
+def test_what_came_while_one_was_signed(archive_path: Path) -> None:
+    """What was recorded while a slow key signed is covered by the next checkpoint, though nothing came since."""
+    key = new_key()
+    recorded(archive_path)
+
+    def slowly(data: bytes) -> bytes:
+        recorded(archive_path, 2)
+        return key.sign(data)
+
+    slow = SigningKey(key.verifier.name, key.verifier.public_key, slowly)
+    assert Checkpoint.parse(stated(archive_path, slow).text).size == 3
+    stated(archive_path, key)
+    stated(archive_path, key)
+    assert own_types(archive_path).count("audit.checkpoint") == 2
+    report = verify(archive_path, noted=Noted(verifiers=[key.verifier]))
+    assert report.intact, report.faults
+    assert report.covered == 7
+
+
+def test_another_process_was_just_before(archive_path: Path) -> None:
+    """Where another process has just stated a checkpoint, what it does not cover is looked at again in due time."""
+    recorded(archive_path)
+    with connect(archive_path) as connection:
+        connection.execute("UPDATE meta SET value = value - 299000000000 WHERE key = 'created'")
+    with Administration(archive_path, b"", b"") as administration:
+        opener = partial(Administration, archive_path, b"", b"")
+        checkpoints = Checkpoints(
+            archive_path, opener, administration.tree, key=lambda: None, high_water=None, interval=300.0
+        )
+        wait = checkpoints.run()
+        assert wait <= 1.0
+        stated(archive_path)
+        recorded(archive_path)
+        while wait <= 1.0:
+            time.sleep(wait)
+            wait = checkpoints.run()
+    assert 200.0 < wait <= 300.0
+    assert own_types(archive_path).count("audit.checkpoint") == 1
 
 
 def test_a_note_kept_elsewhere(archive_path: Path, tmp_path: Path) -> None:
@@ -237,105 +235,57 @@ def test_the_first_own_record(archive_path: Path) -> None:
     assert codes(archive_path) == ["genesis", "genesis"]
 
 
+@pytest.mark.parametrize(("sequence", "code"), [(4, "genesis"), (5, "checkpoint"), (6, "rotation")])
+def test_erased_own_records(archive_path: Path, sequence: int, code: str) -> None:
+    """What the archive states of itself cannot be erased, though a record of an erasure names it."""
+    key, other = new_key(), new_key("other")
+    recorded(archive_path)
+    stated(archive_path, key)
+    appended(archive_path, rotation(archive_path, key, other))
+
+    def make(connection: apsw.Connection, _tree: object) -> list[Own]:
+        remove(connection, [(sequence, sequence)])
+        return [Own(ERASURE, "audit.records.erased", fields) for fields in removal_fields([(sequence, sequence)])]
+
+    assert codes(archive_path, verifiers=[key.verifier]) == []
+    with Administration(archive_path, b"", b"") as administration:
+        administration.append(make)
+    assert code in codes(archive_path, verifiers=[key.verifier])
+
+
+def test_what_is_covered_by_signatures(archive_path: Path) -> None:
+    """For whoever gives a key, only signed checkpoints cover anything: whoever owns the file adds others at will."""
+    key = new_key()
+    for signer in (key, None):
+        recorded(archive_path)
+        stated(archive_path, signer)
+    assert verify(archive_path).covered == 8
+    report = verify(archive_path, noted=Noted(verifiers=[key.verifier]))
+    assert (report.intact, report.checkpoints, report.signed, report.covered) == (True, 2, 1, 3)
+
+
 def test_an_edited_archive_id(archive_path: Path) -> None:
     """An id that was changed together with its seal no longer fits the first own record."""
     recorded(archive_path)
     stated(archive_path)
     with connect(archive_path) as connection:
         created: Any = connection.execute("SELECT value FROM meta WHERE key = 'created'").get
-        connection.execute("UPDATE meta SET value = 'ab' WHERE key = 'archive_id'")
-        connection.execute("UPDATE meta SET value = ? WHERE key = 'seal'", (seal("ab", created),))
+        connection.execute("UPDATE meta SET value = ? WHERE key = 'archive_id'", ("ab" * 16,))
+        connection.execute("UPDATE meta SET value = ? WHERE key = 'seal'", (seal("ab" * 16, created),))
     assert set(codes(archive_path)) == {"genesis", "checkpoint"}
 
 
-# -- the high-water mark --
-
-
-def test_an_older_copy_is_found(archive_path: Path, tmp_path: Path) -> None:
-    """Where an older copy was put in place of the archive, the first event raises, and `verify` says why."""
+def test_nothing_else_is_signed_in_an_archives_name(archive_path: Path) -> None:
+    """An archive's id that is a whole checkpoint, and names the next key, is a fault and goes into no signed note."""
+    key, other = new_key(), new_key("other")
     recorded(archive_path)
-    older = tmp_path / "older.db"
-    shutil.copy(archive_path, older)
-    recorded(archive_path)
-    file = mark(archive_path)
-    shutil.copy(older, archive_path)
-    with provider_at(archive_path) as provider, pytest.raises(IntegrityError, match="had 6 records here"):
-        record(provider)
-    assert codes(archive_path, high_water=file.parent) == ["high-water"]
-    file.unlink()
-    recorded(archive_path)
-    assert codes(archive_path, high_water=file.parent) == []
-
-
-def test_history_written_anew_is_found(archive_path: Path, tmp_path: Path) -> None:
-    """Another history of the same archive, longer than what was seen here, raises and is reported."""
-    recorded(archive_path, 1)
-    other = tmp_path / "other.db"
-    shutil.copy(archive_path, other)
-    recorded(archive_path, 4)
-    file = mark(archive_path)
-    recorded(other, 20, high_water=False)
-    shutil.copy(other, archive_path)
-    with provider_at(archive_path) as provider, pytest.raises(IntegrityError):
-        record(provider)
-    assert codes(archive_path, high_water=file.parent) == ["high-water"]
-
-
-def test_the_mark_is_private_and_only_grows(archive_path: Path) -> None:
-    """The file is the user's alone, and a smaller checkpoint never takes the place of a larger one."""
-    recorded(archive_path)
-    file = mark(archive_path)
-    assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
-    high_water = HighWater(file.parent)
-    with open_archive(archive_path) as archive:
-        for size in (7, 5):
-            high_water.note(sign_note(str(Checkpoint.of_archive(archive.id, size, bytes(32))), None))
-            found = high_water.read(archive.id)
-            assert found is not None
-            assert found.size == 7
-    assert [path.name for path in file.parent.iterdir()] == [file.name]
-
-
-def test_a_mark_that_is_none(archive_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A file that holds something else is logged and keeps nothing from being recorded; `verify` names it."""
-    recorded(archive_path)
-    file = mark(archive_path)
-    file.write_text("nonsense")
-    with caplog.at_level(logging.ERROR, "otel_audit"):
-        recorded(archive_path)
-    assert "high-water mark" in caplog.text
-    assert codes(archive_path, high_water=file.parent) == ["high-water"]
-
-
-def test_a_mark_is_no_link(tmp_path: Path) -> None:
-    """A symbolic link in place of the file is not followed, nor an id that would leave the directory."""
-    (tmp_path / "ab.note").symlink_to("/etc/passwd")
-    with pytest.raises(ArchiveError):
-        HighWater(tmp_path).read("ab")
-    with pytest.raises(ArchiveError, match="no archive's id"):
-        HighWater(tmp_path).read("../ab")
-
-
-def test_a_directory_that_cannot_be_made(archive_path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Where the mark cannot be written, that is logged, and recording goes on."""
-    file = tmp_path / "file"
-    file.write_text("")
-    with caplog.at_level(logging.WARNING, "otel_audit"):
-        recorded(archive_path, high_water=file / "below")
-    assert str(file) in caplog.text
-    assert verify(archive_path).last == 3
-
-
-def test_children_note_theirs(archive_path: Path) -> None:
-    """What a forked child records is noted as well."""
-    with provider_at(archive_path) as provider:
-        record(provider)
-        file = mark(archive_path)
-
-        def work() -> None:
-            record(provider, 5)
-            provider.shutdown()
-
-        assert os.waitpid(forked(work), 0)[1] == 0
-        wait_until(lambda: "\n8\n" in file.read_text())
+    with connect(archive_path) as connection:
+        meta: dict[str, Any] = dict(connection.execute("SELECT key, value FROM meta"))
+        forged = f"{meta['archive_id']}\n1000\n{'A' * 43}=\nnext {other.verifier}"
+        connection.execute("UPDATE meta SET value = ? WHERE key = 'archive_id'", (forged,))
+        connection.execute("UPDATE meta SET value = ? WHERE key = 'seal'", (seal(forged, meta["created"]),))
+    assert codes(archive_path) == ["meta"]
+    with pytest.raises(IntegrityError, match="is no archive's id"):
+        stated(archive_path, key)
+    with Administration(archive_path, b"", b"") as administration, pytest.raises(IntegrityError, match="no archive's"):
+        append_rotation(administration, key, other.verifier)

@@ -11,8 +11,9 @@ import pytest
 
 from otel_audit.archive import compaction, index
 from otel_audit.archive.administration import Administration, Own
-from otel_audit.archive.compaction import compact, give_back, size_on_disk
+from otel_audit.archive.compaction import compact, give_back
 from otel_audit.archive.database import Database
+from otel_audit.archive.files import size_on_disk
 from otel_audit.archive.leaf import ERASURE
 from otel_audit.archive.removal import removal_fields, remove
 from otel_audit.archive.verify import verify

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.edits import run
+from tests.owner_edits import KINDS
 
 EDITS = 5_000
 
@@ -19,3 +20,4 @@ def test_every_edit_is_found(tmp_path: Path, seed: int) -> None:
     # Each kind was made often enough to mean something.
     assert min(made[kind] for kind in ("cell", "delete", "insert", "swap", "truncate", "schema", "delivery")) > 100
     assert made["restore"] > 20
+    assert min(made[f"owner {kind.__name__.strip('_')}"] for kind in KINDS) > 30

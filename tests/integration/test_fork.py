@@ -216,3 +216,81 @@ def test_a_child_inherits_no_file_of_the_archive(archive_path: Path) -> None:
     with Collector() as collector:
         run_python(START + textwrap.dedent(program), archive_path, collector.endpoint, "http/protobuf")
         assert_sound(archive_path, records=12)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs a list of open files")
+@pytest.mark.parametrize("moment", ["while others come to rest", "when all are at rest"])
+def test_what_opens_the_archive_during_a_fork_waits_for_it(moment: str, archive_path: Path) -> None:
+    """A connection that another thread makes while a fork is under way is opened after it, not inherited."""
+    before = """
+    import os, threading
+    opened = threading.Event()
+    def open_another():
+        def work():
+            global database
+            database = Database(path, "read")
+            with database as connection:
+                opened.set()
+                connection.execute("SELECT count(*) FROM meta").fetchall()
+        threading.Thread(target=work).start()
+        opened.wait(0.5)
+    # Called last: such functions are called in the reverse order of their registration.
+    os.register_at_fork(before=lambda: late and open_another())
+    late = False
+    """
+    program = """
+    from otel_audit import forksafe
+    from otel_audit.archive.database import Database
+    class Slow(forksafe.ForkAware):
+        def before_fork(self):
+            open_another()
+    if sys.argv[4].startswith("when"):
+        late = True
+    else:
+        forksafe.register(slow := Slow())
+    def in_child():
+        links = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")]
+        names = [os.readlink(link) for link in links if os.path.lexists(link)]
+        assert not [name for name in names if name.startswith(path)], names
+    record(1)
+    end(fork(in_child))
+    assert opened.wait(20)
+    assert provider.shutdown(30)
+    """
+    program = textwrap.dedent(before) + START + textwrap.dedent(program)
+    run_python(program, archive_path, "", "http/protobuf", moment)
+    assert_sound(archive_path, records=1)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs a list of open files")
+@pytest.mark.parametrize("handler", ["signal.default_int_handler", "lambda *_: handled.append(1)"])
+def test_a_signal_during_a_fork(handler: str, archive_path: Path) -> None:
+    """A signal that comes while the archive is closed for a fork is handled afterwards, and later forks work, too."""
+    program = """
+    import signal
+    from otel_audit import forksafe
+    handled = []
+    signal.signal(signal.SIGINT, eval(sys.argv[4]))
+    class Interrupted(forksafe.ForkAware):
+        def before_fork(self):
+            before = list(handled)
+            os.kill(os.getpid(), signal.SIGINT)
+            assert handled == before
+        def after_fork_in_parent(self):
+            os.kill(os.getpid(), signal.SIGINT)
+    forksafe.register(interrupted := Interrupted())
+    more = AuditProvider(archive=path, host="example.com", ship=False)
+    def in_child():
+        links = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")]
+        names = [os.readlink(link) for link in links if os.path.lexists(link)]
+        assert not [name for name in names if name.startswith(path)], names
+        record(1)
+    for number in range(3):
+        record(1)
+        more.get_logger("more").audit("user.logout")
+        end(fork(in_child))
+        assert len(handled) in {0, 2 * number + 2}
+    assert provider.shutdown(30) and more.shutdown(30)
+    """
+    run_python(START + textwrap.dedent(program), archive_path, "", "http/protobuf", handler)
+    assert_sound(archive_path, records=9)

@@ -14,7 +14,7 @@ from otel_audit.archive.administration import Administration, Own
 from otel_audit.archive.due import Found
 from otel_audit.archive.holds import Hold, Holds, add_hold, load_holds, remove_hold
 from otel_audit.archive.leaf import ADMINISTRATION, EVENT
-from otel_audit.archive.ranges import Range
+from otel_audit.archive.ranges import Range, ranges_of
 from otel_audit.archive.verify import verify
 from otel_audit.errors import ConfigError
 from otel_audit.otlp import decode
@@ -82,7 +82,7 @@ def test_what_is_held(archive: Path, criteria: dict[str, Any], expected: list[Ra
     made = hold(archive, **criteria)
     assert held(archive, (1, 6)) == expected
     connection = connect(archive)
-    assert made.ranges(connection, [(1, 6)]) == expected
+    assert ranges_of(made.sequences(connection, [(1, 6)])) == expected
     assert held(archive, (2, 3), (5, 5)) == [
         part for part in [(max(a, 2), min(b, 3)) for a, b in expected] if part[0] <= part[1]
     ] + [(5, 5)] * any(a <= 5 <= b for a, b in expected)

@@ -324,6 +324,18 @@ def test_signatures_that_are_none(signed: tuple[Path, Path], text: str) -> None:
     assert codes(verify(path, noted=trusting(public, only=False))) == [("signature", "record 3")]
 
 
+def test_another_text_of_a_signature(signed: tuple[Path, Path]) -> None:
+    """Base64 whose unused bits are not zero is wrong, though it stands for the same signature."""
+    path, public = signed
+
+    def change(otlp: bytes) -> bytes:
+        end = otlp.index(b"==", otlp.index(b"audit.integrity.value"))
+        return otlp[: end - 1] + bytes((otlp[end - 1] + 1,)) + otlp[end:]
+
+    rewrite(path, 3, change)
+    assert codes(verify(path, noted=trusting(public))) == [("signature", "record 3")]
+
+
 def test_a_record_that_nobody_can_have_signed(signed: tuple[Path, Path]) -> None:
     """A number that JSON lacks, behind a signature, is a wrong signature."""
     path, public = signed
@@ -331,6 +343,17 @@ def test_a_record_that_nobody_can_have_signed(signed: tuple[Path, Path]) -> None
     rewrite(path, 3, lambda otlp: otlp + delimited(6, number))
     (fault,) = verify(path, noted=trusting(public)).faults
     assert (fault.code, fault.detail) == ("signature", "nobody can sign such a record")
+
+
+@pytest.mark.parametrize(("number", "content"), [(9, bytes(range(16))), (10, bytes(range(8)))])
+def test_what_a_number_hides(signed: tuple[Path, Path], number: int, content: bytes) -> None:
+    """A text that is put before a number in its place is read, so it does not fit the signature."""
+    path, public = signed
+    rewrite(path, 3, lambda otlp: otlp + delimited(number, content) + bytes((number << 3, 0)))
+    with contextlib.closing(connect(path)) as connection:
+        connection.execute("UPDATE record SET trace = ? WHERE sequence = 3", (content if number == 9 else None,))
+    assert verify(path).intact
+    assert codes(verify(path, noted=trusting(public))) == [("signature", "record 3")]
 
 
 def test_a_signature_that_was_taken_off(signed: tuple[Path, Path]) -> None:

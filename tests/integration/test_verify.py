@@ -5,6 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import select
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -146,13 +150,25 @@ def test_a_wrong_root_does_not_hold(archive_path: Path) -> None:
 
 
 def test_since_a_time(archive_path: Path) -> None:
-    """A verification since a time begins with the first record that was recorded then or later."""
+    """A verification since a time begins just before the first record that was recorded then or later."""
     fill(archive_path, 20)
     with contextlib.closing(connect(archive_path)) as connection:
         moment = connection.execute("SELECT observed FROM record WHERE sequence = 9").get
     report = verify(archive_path, since=Since(observed=moment))
-    assert (report.intact, report.first, report.last, report.valid) == (True, 9, 20, 12)
-    assert verify(archive_path, since=Since(observed=2**62)).first == 21
+    assert (report.intact, report.first, report.last, report.valid) == (True, 8, 20, 13)
+    assert verify(archive_path, since=Since(observed=2**62)).first == 20
+
+
+def test_times_that_were_set_back(archive_path: Path) -> None:
+    """Whoever sets the times of recording back does not choose what a verification since a time looks at."""
+    fill(archive_path, 20)
+    with contextlib.closing(connect(archive_path)) as connection:
+        moment = connection.execute("SELECT observed FROM record WHERE sequence = 9").get
+        connection.execute("UPDATE record SET outcome = 'failure' WHERE sequence = 12")
+        for last in (12, 20):
+            connection.execute("UPDATE record SET observed = 1 WHERE sequence <= ?", (last,))
+            report = verify(archive_path, since=Since(observed=moment))
+            assert f"record {last}" in {fault.place for fault in report.faults}
 
 
 def test_what_precedes_is_not_verified(archive_path: Path) -> None:
@@ -192,6 +208,32 @@ def test_several_processes_find_the_same(large: Path, tmp_path: Path, statement:
     alone = verify(path)
     assert not alone.intact
     assert verify(path, jobs=2) == alone
+
+
+def test_processes_end_with_the_one_that_started_them(large: Path) -> None:
+    """Where a verification is killed, none of its processes goes on and keeps the archive open."""
+    program = f"""
+import multiprocessing, os, signal
+from otel_audit.archive.verify import verify
+
+def killed(done, total):
+    if done:
+        print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+if __name__ == "__main__":
+    verify({str(large)!r}, jobs=2, progress=killed)
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=ROOT) as verifying:
+        assert verifying.stdout is not None
+        children = [int(pid) for pid in verifying.stdout.readline().split()]
+        assert len(children) == 2
+        # They have their output in common with it.
+        if not select.select([verifying.stdout], [], [], 20.0)[0]:
+            for child in children:
+                os.kill(child, signal.SIGKILL)
+            pytest.fail("they go on")
+        assert verifying.stdout.read() == ""
 
 
 def test_progress_and_processes(large: Path) -> None:

@@ -8,6 +8,7 @@ import ipaddress
 import time
 import uuid
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -388,3 +389,10 @@ def test_a_location_is_cleaned(name: str) -> None:
     assert record.session is not None
     assert getattr(record.session, name) == "D\\ud800"
     assert record.altered == (f"session.{name}:escaped",)
+
+
+def test_a_clock_before_1970(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine whose clock stands before 1970 records all the same, as of 1970."""
+    monkeypatch.setattr(build_module, "_time", SimpleNamespace(time_ns=lambda: -5))
+    record = build()
+    assert (record.time, record.observed) == (1, 1)

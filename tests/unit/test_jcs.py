@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
+from otel_audit import attributes as keys
 from otel_audit.jcs import DEEPEST, LARGEST, Unsignable, number_text, read_signed
-from otel_audit.otlp import Profile, encode_resource, shipped, stream_attribute
-from otel_audit.protobuf import delimited, fields
+from otel_audit.otlp import Profile, encode_resource, read_log, shipped, stream_attribute
+from otel_audit.protobuf import delimited, fields, varint
 from otel_audit.record import Value
 from tests.recording import Tape, bound_logger, custom_groups, sessions, texts
 from tests.signing import plain_length, reference
@@ -236,3 +237,51 @@ def test_bytes_that_are_no_record(otlp: bytes) -> None:
     with pytest.raises(ValueError, match=r"passes|decode|wire type") as caught:
         payload(otlp)
     assert not isinstance(caught.value, Unsignable)
+
+
+def read(otlp: bytes) -> tuple[object, ...]:
+    """Return what readers see of a record and a signature is to cover, in a form that tells 1, 1.0 and True apart."""
+    log = read_log(otlp)
+    added = {keys.RECORD_ID, keys.LOG_RECORD_UID, keys.SEQUENCE_NUMBER, keys.SEQUENCE_STREAM_ID}
+    attributes = {
+        name: repr(value)
+        for name, value in log.attributes.items()
+        if name not in added and not name.startswith(keys.INTEGRITY_PREFIX)
+    }
+    ids = [text.strip("0") and text for text in (log.trace_id, log.span_id)]
+    return log.time, log.observed, log.event_name, repr(log.body or None), ids, attributes
+
+
+CONTENTS = st.sampled_from([b"", b"t", bytes(16), b"\1" * 16, delimited(1, b"text"), b"\x10\1", b"\x18\0"])
+NAMES = st.sampled_from([b"a", b"user.name", b"b" * 130, b"\1" + b"c" * 131, b"audit.integrity.x"])
+PAIRS = st.builds(lambda name, value, more: delimited(1, name) + delimited(2, value) + more, NAMES, CONTENTS, CONTENTS)
+NUMBERS_OF_FIELDS = st.sampled_from([1, 2, 3, 5, 8, 9, 10, 11, 12, 13])
+FIELDS = st.one_of(
+    st.builds(delimited, NUMBERS_OF_FIELDS, CONTENTS),
+    st.builds(lambda pair: delimited(6, pair), PAIRS),
+    st.builds(lambda number, value: varint(number << 3) + varint(value), NUMBERS_OF_FIELDS, st.sampled_from([0, 1])),
+    st.builds(
+        lambda number, value: varint(number << 3 | 1) + value, NUMBERS_OF_FIELDS, st.binary(min_size=8, max_size=8)
+    ),
+)
+
+
+@settings(max_examples=2_000)
+@given(st.lists(FIELDS, max_size=4), st.lists(FIELDS, min_size=1, max_size=3), st.booleans())
+def test_what_the_payload_says_is_what_is_read(base: list[bytes], more: list[bytes], before: bool) -> None:
+    """Two records with the same payload are read alike: nobody can put something behind a signature."""
+    one, other = b"".join(base), b"".join(more + base if before else base + more)
+    try:
+        same, seen = payload(one) == payload(other), (read(one), read(other))
+    except ValueError:
+        return  # whoever reads either says so
+    if same:
+        assert seen[0] == seen[1]
+
+
+def test_the_name_of_an_attribute_with_a_long_length() -> None:
+    """A length of two bytes is not taken for one of one byte: a name is the same for signers and readers."""
+    name = b"n" * 132 + b"\x12"
+    pair = b"\x0a\x85\x01" + name + b"\x12\x0a\x10\x01" + b"\x3a\x06bytes!" + b"\x1a\x05other"
+    assert name.decode() in read_log(delimited(6, pair)).attributes
+    assert name.replace(b"\x12", b"\\u0012") in payload(delimited(6, pair))

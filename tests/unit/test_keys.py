@@ -20,6 +20,9 @@ from otel_audit.config import Config
 from otel_audit.errors import ConfigError, IntegrityError
 from otel_audit.keys import create, exclusive, load, next_key, replace
 from otel_audit.notes import Verifier, parse_note, sign_note
+from otel_audit.privacy.pseudonyms import load_key
+from otel_audit.producer import ProducerKey
+from otel_audit.producer_keys import load_verifier
 
 EXAMPLE = "PRIVATE+KEY+PeterNeumann+c74f20a3+AYEKFALVFGyNhPJEMzD1QIDr+Y7hfZx09iUvxdXHKDFz"
 VERIFIER = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"
@@ -111,7 +114,7 @@ def test_names_that_cannot_be_used(file: Path, name: str) -> None:
 def test_files_open_to_others(file: Path, mode: int) -> None:
     """A file that anybody else may read, write or execute is refused, with its mode and the remedy."""
     put(file, EXAMPLE, mode)
-    with pytest.raises(ConfigError, match=rf"open to others \(mode {mode:04o}\): chmod 600"):
+    with pytest.raises(ConfigError, match=rf"open to others \(mode {mode:04o}\): chmod 600 .* keys init"):
         load(file)
 
 
@@ -255,6 +258,15 @@ def test_wrong_settings(given: Any) -> None:
     assert "secret" not in str(caught.value)
 
 
+def test_a_relative_path(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative path means the same file after the process has changed its directory, whoever names it."""
+    create(file, "mine")
+    monkeypatch.chdir(file.parent)
+    assert Config.load(signing_key=file.name).signing_key_path == file
+    monkeypatch.setenv("OTEL_AUDIT_SIGNING_KEY", file.name)
+    assert Config.load().signing_key_path == file
+
+
 def test_a_file_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A variable that names no key is an error of the settings, not of the first signature."""
     monkeypatch.setenv("OTEL_AUDIT_SIGNING_KEY", str(tmp_path / "none"))
@@ -360,3 +372,19 @@ def test_a_disk_that_fails(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             replace(file)
     assert load(file).verifier == old.verifier
     assert sorted(file.parent.iterdir()) == before
+
+
+@pytest.mark.parametrize("form", ["signing", "producer", "verifier", "pseudonyms"])
+@pytest.mark.parametrize("secret", [f"PRIVATE+KEY+name+01234567+{'A' * 44}", "c2VjcmV0" * 5 + "c2U=", "0123abcd" * 8])
+def test_a_key_in_place_of_its_path(form: str, secret: str) -> None:
+    """Whoever gives the key itself where the path of its file belongs does not find it in messages."""
+    ways: dict[str, Callable[[], object]] = {
+        "signing": lambda: load(secret),
+        "producer": lambda: ProducerKey.load(secret),
+        "verifier": lambda: load_verifier(secret),
+        "pseudonyms": lambda: load_key(secret),
+    }
+    with pytest.raises(ConfigError) as caught:
+        ways[form]()
+    assert secret not in str(caught.value)
+    assert secret[:32] not in str(caught.value)

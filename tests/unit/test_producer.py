@@ -125,7 +125,7 @@ def test_a_secret_is_named_nowhere(tmp_path: Path) -> None:
     ("content", "algorithm", "expected"),
     [
         (b"", None, "is no PEM"),
-        (b"x" * 44, None, "needs the algorithm HMAC-SHA256"),
+        (b"x" * 44, None, "needs integrity_algorithm=HMAC-SHA256"),
         (b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", None, "no private key in PEM"),
         (base64.b64encode(bytes(31)), "HMAC-SHA256", "shorter than 32 bytes"),
         (b"no base64!", "HMAC-SHA256", "is no base64"),
@@ -199,7 +199,7 @@ def test_certificates_that_are_refused(tmp_path: Path) -> None:
     path = private_file(tmp_path / "key", private)
     with pytest.raises(ConfigError, match="another key"):
         ProducerKey.load(path, certificate=certificate_of(other))
-    with pytest.raises(ConfigError, match="is for ES256, not EdDSA"):
+    with pytest.raises(ConfigError, match="signs EdDSA, its certificate or public key is for ES256"):
         ProducerKey.load(path, certificate=certificate_of(make_key("ES256")))
     with pytest.raises(ConfigError, match="no certificate"):
         ProducerKey.load(path, certificate=b"nothing")
@@ -310,7 +310,7 @@ def test_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert from_environment.verifier.certificate == der
 
 
-def test_settings_that_are_refused(tmp_path: Path) -> None:
+def test_settings_that_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings that contradict each other, and values that no setting has, are named."""
     path = private_file(tmp_path / "key", make_key("EdDSA"))
     key = ProducerKey.load(path)
@@ -331,6 +331,9 @@ def test_settings_that_are_refused(tmp_path: Path) -> None:
         with pytest.raises(ConfigError) as caught:
             Config.load(archive=tmp_path / "a", **settings)
         assert expected in message_of(caught)
+    monkeypatch.setenv("OTEL_AUDIT_INTEGRITY_ALGORITHM", "none")
+    with pytest.raises(ConfigError, match="OTEL_AUDIT_INTEGRITY_ALGORITHM='none' is unknown"):
+        Config.load(archive=tmp_path / "a", integrity_key=path)
 
 
 def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,8 @@ import pytest
 import otel_audit
 
 FRAMEWORKS = {
-    "celery", "click", "clickhouse_connect", "django", "fastapi", "flask", "grpc", "requests", "starlette", "uvicorn",
+    "celery", "click", "clickhouse_connect", "django", "fastapi", "flask", "flask_login", "grpc", "httpx", "litestar",
+    "requests", "starlette", "uvicorn",
 }  # fmt: skip
 PUBLIC = {
     "Actor", "ArchiveError", "AuditError", "AuditLogger", "AuditProvider", "AuditRecord", "ConfigError",

@@ -172,6 +172,7 @@ def test_who_is_trusted(archive: Archive, key: SigningKey, stranger: SigningKey)
             with pytest.raises(ConfigError) as caught:
                 check_proof(proof, keys=[key.verifier])
             assert f"is signed by {names}, none of the given keys" in str(caught.value)
+            assert ("give the verifier of a key that signed it" in str(caught.value)) == (by is not None)
             proved = check_proof(proof, trees(proof), [key.verifier])
             assert set(proved.signers) == {()}
             with pytest.raises(ConfigError, match="give the root that was noted"):

@@ -68,6 +68,25 @@ def test_nothing_recorded() -> None:
     assert (task.runs, task.finished) == (0, 0)
 
 
+def test_a_task_that_does_not_finish(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever stops waits no longer than told to for a task that takes its time to finish, and the log says so."""
+    task, released, ended = Task(), threading.Event(), threading.Event()
+
+    def finish() -> None:
+        assert released.wait(20.0)
+        ended.set()
+
+    task.finish = finish  # type: ignore[method-assign]
+    running = Upkeep([task])
+    running.notify()
+    wait_until(lambda: task.runs)
+    running.stop(0.01)
+    assert not ended.is_set()
+    assert "is not waited for" in caplog.text
+    released.set()
+    assert ended.wait(20.0)
+
+
 def test_failures_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     """A task that fails in the same way again and again complains once, others go on, and it is tried again."""
     failing, other = Task(0.01), Task(0.01)

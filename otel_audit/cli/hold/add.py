@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from otel_audit.cli.options import archive_option, chosen_archive
+from otel_audit.cli.options import archive_option, chosen_archive, load_pseudonyms
 from otel_audit.cli.values import Moment, Recorded
 from otel_audit.errors import ConfigError
 
@@ -58,7 +58,7 @@ def command(
     from otel_audit.cli.operating import open_administration
 
     key = pseudonym_key or os.environ.get("OTEL_AUDIT_PSEUDONYM_KEY")
-    pseudonym = _pseudonym(key, user) if key and user is not None else None
+    pseudonym = load_pseudonyms(key)(user) if key and user is not None else None
     with open_administration(chosen_archive(archive)) as administration:
         hold = add_hold(
             administration, reason, operator(), {"process": process_fields()},
@@ -66,9 +66,3 @@ def command(
         )  # fmt: skip
     sys.stdout.write(f"added hold {hold.id}\n")
     return 0
-
-
-def _pseudonym(key: str, user: str) -> str:
-    from otel_audit.privacy.pseudonyms import Pseudonyms  # start-up time: for archives with pseudonyms only
-
-    return Pseudonyms(key)(user)
