@@ -29,7 +29,10 @@ def log(provider: AuditProvider) -> Iterator[logging.Logger]:
     logger = logging.getLogger("shop.integration")
     handler = AuditHandler(provider)
     logger.addHandler(handler)
+    # The test runner's own handlers write to files, whose locks a forked child inherits as they are.
+    logger.propagate = False
     yield logger
+    logger.propagate = True
     logger.removeHandler(handler)
 
 
@@ -43,6 +46,7 @@ def test_the_thread_that_commits_may_log(
 ) -> None:
     """While a caller waits in the handler for a commit, the thread that commits logs through the same handler."""
     root = logging.getLogger()
+    log.propagate = True
     handler = AuditHandler(provider)
     root.addHandler(handler)
     held, waiting = threading.Event(), threading.Event()
