@@ -170,6 +170,31 @@ class AuditLogger(BoundLoggerBase):
                     return Receipt(record.record_id)
                 time.sleep(pause)
 
+    def relay(self, type: str, **given: Unpack[Arguments]) -> Receipt:
+        """Record one event like `audit`, also within a signal handler or finaliser: for bridges from other libraries.
+
+        What interrupted a commit of its own thread cannot wait for another one, and `audit` would refuse it. Here the
+        record waits in memory until that commit ended, as with durability ``queued``.
+
+        Args:
+            type: As for `audit`.
+            **given: Likewise.
+
+        Returns:
+            The receipt; where the record waits, it holds the id only.
+
+        Raises:
+            InvalidRecord: As `audit`.
+            ArchiveError: Likewise.
+            IntegrityError: Likewise.
+        """
+        recording = self._logger()
+        if not recording.writer.interrupted:
+            return self.audit(type, **given)
+        record, _ = self._record(recording, "audit", type, given)
+        recording.writer.enqueue(record, encode(record, recording.profile), 0.0)
+        return Receipt(record.record_id)
+
     async def aaudit(self, type: str, **given: Unpack[Arguments]) -> Receipt:
         """Record one event without blocking the event loop; when this returns, it is on disk.
 

@@ -10,9 +10,10 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack, cast
 
 # What `Config.load` imports late, for the command line's sake: a daemon that changed its user or its root by then may
 # not be able to.
@@ -43,7 +44,7 @@ from otel_audit.upkeep import Upkeep
 if TYPE_CHECKING:
     from otel_audit.delivery.shipper import Shipper
 
-__all__ = ["AuditProvider", "configure", "get_logger"]
+__all__ = ["AuditProvider", "configure", "get_logger", "global_provider", "redirected"]
 
 _log = logging.getLogger("otel_audit")
 
@@ -61,6 +62,9 @@ class AuditProvider(forksafe.ForkAware):
     """
 
     def __init__(self, **settings: Unpack[Settings]) -> None:
+        # Iterators give their items once, and `redirected` takes the settings again.
+        again = {name: tuple(value) if isinstance(value, Iterator) else value for name, value in settings.items()}
+        self.settings = settings = cast("Settings", again)
         config = Config.load(**settings)
         self.config = config
         self.catalog = Catalog(config.event_types)
@@ -249,6 +253,7 @@ def _shut_down(reference: weakref.ref[AuditProvider], writer: Writer) -> None:
 _reporting: ContextVar[bool] = ContextVar("otel_audit_reporting", default=False)
 _lock = threading.RLock()
 _global: AuditProvider | None = None
+_overrides: Settings = {}
 
 
 def _renew_lock() -> None:
@@ -276,12 +281,47 @@ def configure(**settings: Unpack[Settings]) -> AuditProvider:
     global _global  # noqa: PLW0603 - the one global, as in logging and OpenTelemetry
     with _lock:
         # Where this fails, the old one stays in place: records must not go to a default archive instead.
-        new = AuditProvider(**settings)
+        replaced: Any = {**settings, **_overrides}
+        new = AuditProvider(**replaced)
         old = _global
         _global = new
         if old is not None:
             old.shutdown()
         return new
+
+
+def global_provider() -> AuditProvider | None:
+    """Return the global provider; None where nothing was configured or recorded yet."""
+    return _global
+
+
+@contextmanager
+def redirected(**overrides: Unpack[Settings]) -> Iterator[AuditProvider]:
+    """Let the global provider record elsewhere for a while, for tests.
+
+    A new one takes its place, with its settings, some of them replaced; they are replaced, too, for providers that
+    `configure` makes meanwhile. The provider that was there neither records nor is shut down, and is back at the end.
+
+    Args:
+        **overrides: The settings to replace.
+
+    Raises:
+        ConfigError: A setting is wrong.
+        ArchiveError: The archive cannot be opened or created.
+    """
+    global _global, _overrides  # noqa: PLW0603 - see `configure`
+    with _lock:
+        old, old_overrides = _global, _overrides
+        replaced: Any = {**({} if old is None else old.settings), **overrides}
+        _global = AuditProvider(**replaced)
+        _overrides = overrides
+    try:
+        yield _global
+    finally:
+        with _lock:
+            last, _global, _overrides = _global, old, old_overrides
+        if last is not None:
+            last.shutdown()
 
 
 def _current() -> AuditProvider:

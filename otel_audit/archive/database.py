@@ -13,7 +13,7 @@ from typing import Final, Literal
 import apsw
 
 from otel_audit import forksafe
-from otel_audit.archive.files import make_private, prepare_file, sync_directory
+from otel_audit.archive.files import check_regular, make_private, prepare_file, sync_directory, uri_path
 from otel_audit.archive.leaf import seal
 from otel_audit.archive.ownedlock import OwnedLock
 from otel_audit.errors import ArchiveError, IntegrityError
@@ -79,12 +79,12 @@ class Database(forksafe.ForkAware):
             self._acquire(blocking=True)
             return self.locked_connection()
         except BaseException:
-            self.unlock()
+            self.unlock(2)
             raise
 
     def __exit__(self, *_: object) -> None:
         """Give the lock back."""
-        self.unlock()
+        self.unlock(2)
 
     def lock(self, patience: float, *, blocking: bool = True) -> bool:
         """Take the lock and return whether we have it; `unlock` gives it back.
@@ -111,9 +111,18 @@ class Database(forksafe.ForkAware):
                 "let handlers set a flag, and record after they returned",
             ) from error
 
-    def unlock(self) -> None:
-        """Give back the lock, where this thread has it."""
-        if self._lock.owned:
+    @property
+    def interrupted(self) -> bool:
+        """Whether this very thread has the lock, in a function that the present one interrupted."""
+        return self._lock.interrupted
+
+    def unlock(self, depth: int = 1) -> None:
+        """Give back the lock, where this thread has it; never that of a function which the present one interrupted.
+
+        Args:
+            depth: Which function up the stack gives it back: 1 is the caller.
+        """
+        if self._lock.owned and not self._lock.held_above(depth + 1):
             self._patience = self.busy_timeout
             if self._closed:
                 self._drop()  # closed meanwhile, by a handler
@@ -191,7 +200,7 @@ class Database(forksafe.ForkAware):
                 f"there is no archive at {self.path}",
                 "give --archive or set OTEL_AUDIT_ARCHIVE to where the application records",
             )
-        _check_regular(self.path)
+        check_regular(self.path)
         with archive_errors(self.path):
             connection = self._open_to_write() if self.mode == "write" else self._open_to_read()
             inode = self.path.stat().st_ino
@@ -255,15 +264,9 @@ class Database(forksafe.ForkAware):
         return wait
 
 
-def _check_regular(path: Path) -> None:
-    if path.exists() and not path.is_file():
-        # A pipe would be waited for without end.
-        raise ArchiveError(f"{path} is no regular file", "give the path of the archive's file")
-
-
 def connect_to_read(path: Path) -> tuple[apsw.Connection, bool]:
     """Return a connection, and whether it takes the file for one that does not change."""
-    _check_regular(path)
+    check_regular(path)
     flags = apsw.SQLITE_OPEN_READONLY
     connection = apsw.Connection(str(path), flags=flags)
     # The last writer to close has the file to itself for a moment.
@@ -276,12 +279,8 @@ def connect_to_read(path: Path) -> tuple[apsw.Connection, bool]:
             raise
         # No log, and no right to make one: until one appears, nobody writes.
         connection.close()
-        return apsw.Connection(f"file:{_uri_path(path)}?immutable=1", flags=flags | apsw.SQLITE_OPEN_URI), True
+        return apsw.Connection(f"file:{uri_path(path)}?immutable=1", flags=flags | apsw.SQLITE_OPEN_URI), True
     return connection, False
-
-
-def _uri_path(path: Path) -> str:
-    return str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
 
 
 @contextlib.contextmanager

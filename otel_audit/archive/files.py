@@ -11,18 +11,31 @@ from typing import Final
 from otel_audit.errors import ArchiveError
 
 __all__ = [
+    "check_regular",
     "file_system",
     "make_private",
     "prepare_file",
     "refuse_network_file_system",
     "size_on_disk",
     "sync_directory",
+    "uri_path",
 ]
 
 _NETWORK_FILE_SYSTEMS: Final = frozenset({
     "9p", "afs", "ceph", "cifs", "fuse.sshfs", "glusterfs", "fuse.glusterfs",
     "lustre", "ncpfs", "nfs", "nfs4", "smb3", "smbfs",
 })  # fmt: skip
+
+
+def check_regular(path: Path) -> None:
+    """Raise where there is something else than a file: a pipe would be waited for without end."""
+    if path.exists() and not path.is_file():
+        raise ArchiveError(f"{path} is no regular file", "give the path of the archive's file")
+
+
+def uri_path(path: Path) -> str:
+    """Return a path as it stands in an SQLite URI."""
+    return str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
 
 
 def prepare_file(path: Path) -> bool:

@@ -31,6 +31,20 @@ class OwnedLock:
         """Whether this very thread has it."""
         return bool(self._lock._is_owned())  # noqa: SLF001 - what threading.Condition relies on, too
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether a function further up on this stack has it, or is about to: waiting for it would never end."""
+        return self.owned and self._held_above(sys._getframe(1))  # noqa: SLF001 - as in `acquire`
+
+    def held_above(self, depth: int) -> bool:
+        """Tell whether somebody has it whom a function interrupted, so that the function must not give it back.
+
+        Args:
+            depth: Which function up the stack: 1 is the caller.
+        """
+        frame = sys._getframe(depth)  # noqa: SLF001 - as in `acquire`
+        return frame is not self._holder and self._held_above(frame.f_back)
+
     def acquire(self, *, blocking: bool = True, depth: int = 1) -> bool:
         """Take the lock and return whether this thread has it now.
 
@@ -59,14 +73,18 @@ class OwnedLock:
             self._lock.release()
 
     def _free_if_abandoned(self) -> None:
-        frame: FrameType | None = sys._getframe(2)  # noqa: SLF001 - the caller of `acquire`
-        while frame is not None:
-            if frame is self._holder or frame.f_code in _TAKING:
-                raise RuntimeError("the lock is held by a function that this one interrupted")
-            frame = frame.f_back
+        if self._held_above(sys._getframe(2)):  # noqa: SLF001 - the caller of `acquire`
+            raise RuntimeError("the lock is held by a function that this one interrupted")
         self._abandoned()
         while self.owned:
             self._lock.release()
+
+    def _held_above(self, frame: FrameType | None) -> bool:
+        while frame is not None:
+            if frame is self._holder or frame.f_code in _TAKING:
+                return True
+            frame = frame.f_back
+        return False
 
 
 # Interrupted within these, the lock may be taken while nobody is noted as its holder.

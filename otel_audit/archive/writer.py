@@ -88,6 +88,11 @@ class Writer(forksafe.ForkAware):
         return self._closed
 
     @property
+    def interrupted(self) -> bool:
+        """Whether this very thread is amid a commit: what interrupted it must not wait for another one."""
+        return self._database.interrupted
+
+    @property
     def queued(self) -> int:
         """How many records are in memory only."""
         return len(self._queue) + self._busy
@@ -106,7 +111,9 @@ class Writer(forksafe.ForkAware):
         row = row_of(record, otlp)
         try:
             # The lock within: an interrupt can come as soon as it is taken.
-            inline = not self._queue and self._database.lock(timeout, blocking=False)
+            # Interrupted amid a commit, where `lock` raises, or at the queue, this thread would wait there in vain.
+            alone = self.interrupted or self._condition._is_owned()  # type: ignore[attr-defined]  # noqa: SLF001
+            inline = (alone or not self._queue) and self._database.lock(timeout, blocking=alone)
             if inline:
                 self._check_open()
                 sequence, (leaf,) = self._commit([row])
@@ -165,10 +172,10 @@ class Writer(forksafe.ForkAware):
         Raises:
             ArchiveError: The queue stayed full.
         """
-        if len(otlp) > _LARGE:
+        if len(otlp) > _LARGE and not self.interrupted:
             self.write(record, otlp, timeout)
             return
-        if len(self._queue) >= _QUEUE:
+        if len(self._queue) >= _QUEUE and not self.interrupted:
             self._wait_for_room(timeout)
         self._leave(row_of(record, otlp))
 
@@ -187,18 +194,14 @@ class Writer(forksafe.ForkAware):
 
     def flush(self, timeout: float) -> bool:
         """Wait until all that was queued before the call is committed; return whether it is."""
-        deadline = time.monotonic() + timeout
         with self._condition:
             last = self._done + self._busy + len(self._queue)
             self._waiters += 1  # ends the lingering
             try:
-                self._condition.notify_all()
-                while self._done < last:
-                    if not self._condition.wait(max(0.0, deadline - time.monotonic())):
-                        return self._done >= last
+                self._wake_if_possible() if self._queue else self._condition.notify_all()
+                return self._condition.wait_for(lambda: self._done >= last, timeout)
             finally:
                 self._waiters -= 1
-        return True
 
     def close(self, timeout: float) -> bool:
         """Take nothing more, commit what is queued, stop the thread; return whether nothing was left behind."""
@@ -243,7 +246,8 @@ class Writer(forksafe.ForkAware):
                 self._queue.remove(row)
             self._check_open()
         # The thread says that it sleeps before it looks at the queue for the last time.
-        if self._sleeping or self._thread is None:
+        # An interrupted commit starts it itself; this very thread may be amid the start of another one.
+        if self._sleeping or (self._thread is None and not self.interrupted):
             self._wake()
 
     def _wake(self) -> None:
