@@ -7,7 +7,6 @@ everything is closed before the fork, and opened again, lazily, on both sides.
 from __future__ import annotations
 
 import itertools
-import logging
 import os
 import sys
 import threading
@@ -33,7 +32,6 @@ class ForkAware:
         """Forget the parent's threads, waiters and leases; go on afresh."""
 
 
-_log = logging.getLogger("otel_audit")
 _members: Final[weakref.WeakValueDictionary[int, ForkAware]] = weakref.WeakValueDictionary()
 _numbers: Final = itertools.count()
 _resting: list[ForkAware] = []
@@ -85,9 +83,11 @@ def _before() -> None:
                 try:
                     member.before_fork()
                     _resting.append(member)
-                except Exception:  # noqa: BLE001 - the others must come to rest, and later forks must not hang
+                except Exception:
                     # It is in use by the very function that a signal handler interrupted in order to fork.
-                    _log.exception("a fork cannot wait for %r", member)
+                    import logging  # start-up time: a reader does without it
+
+                    logging.getLogger("otel_audit").exception("a fork cannot wait for %r", member)
     _forker = threading.get_ident()
 
 
