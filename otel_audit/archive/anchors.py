@@ -21,7 +21,7 @@ from otel_audit.otlp import read_log
 __all__ = ["Anchor", "Anchors", "check_anchors", "check_note", "read_anchors"]
 
 _OWN: Final = (
-    f"SELECT sequence, kind, type, otlp FROM record INDEXED BY own"
+    f"SELECT sequence, kind, otlp FROM record INDEXED BY own"
     f" WHERE kind > 1 AND (kind IN ({GENESIS}, {ROTATION}) OR kind = {ADMINISTRATION} AND type = '{CHECKPOINT}')"
     " ORDER BY sequence"
 )
@@ -71,7 +71,7 @@ def read_anchors(
     with unreadable_is_a_fault(faults, "the archive's own records"):
         first = connection.execute(_FIRST).get
         rows: Any = connection.execute(_OWN).fetchall()
-        for sequence, kind, _, otlp in rows:
+        for sequence, kind, otlp in rows:
             if otlp is None:
                 # Nobody erases or prunes these, though some record may say so.
                 faults.add(_CODES.get(kind, "checkpoint"), f"record {sequence}", "its content was removed")
