@@ -10,7 +10,7 @@ from otel_audit import attributes as keys
 from otel_audit.otlp import read_log
 from otel_audit.protobuf import delimited
 
-__all__ = ["DERIVED", "Deriver", "derived"]
+__all__ = ["DERIVED", "SIGNED", "Deriver", "derived"]
 
 DERIVED: Final = (
     "time", "observed", "host", "user", "source", "type", "outcome", "session", "address", "trace",
@@ -27,10 +27,13 @@ _COLUMN: Final = {
 }
 _TRACE: Final = 9
 _TIMES: Final = struct.Struct("<BQBQ")
-_ACTOR: Final = delimited(1, keys.ACTOR_ID.encode()) + b"\x12"
+_ACTOR_KEY: Final = delimited(1, keys.ACTOR_ID.encode()) + b"\x12"
 _ADDRESS: Final = delimited(1, keys.CLIENT_ADDRESS.encode())
+SIGNED: Final = keys.INTEGRITY_VALUE.encode()
+"""What the bytes of every signed record hold."""
 _SIGNATURE: Final = delimited(1, keys.INTEGRITY_VALUE.encode())
 _SCHEMA: Final = delimited(1, keys.SCHEMA_VERSION.encode())
+_IMPOSSIBLE: Final = (IndexError, TypeError, AttributeError, UnicodeEncodeError, struct.error)
 _KEPT: Final = 65_536
 """Most attributes and beginnings that are remembered."""
 _LONGEST: Final = 160
@@ -48,6 +51,9 @@ class Deriver:
     def __init__(self) -> None:
         # Attributes that no column holds, and what all events of a type begin with, by the columns that it gives.
         self._others: set[bytes] = set()
+        self._runs: set[bytes] = set()
+        self._usual = b""
+        self.signed = False
         self._beginnings: dict[tuple[Any, ...], bytes] = {}
 
     def columns(self, otlp: bytes, like: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -60,43 +66,89 @@ class Deriver:
         Raises:
             ValueError: The bytes are no ``LogRecord``.
         """
-        key = (like[2], like[4], like[5], like[6])
-        beginning = self._beginnings.get(key)
-        try:
-            if beginning is not None and self._agrees(otlp, like, beginning):
-                return like
-        except (IndexError, TypeError, AttributeError, UnicodeEncodeError, struct.error):
-            pass  # the bytes end within a field, or a column holds what no record gives
+        if self.agrees(otlp, like):
+            return like
         values = derived(otlp)
-        if beginning is None:
+        if (like[2], like[4], like[5], like[6]) not in self._beginnings:
             self._learn_beginning(otlp)
         return values
 
-    def _agrees(self, otlp: bytes, like: tuple[Any, ...], beginning: bytes) -> bool:
-        """Tell whether the bytes are laid out as usual and give these columns; False where that is not known."""
-        if _TIMES.unpack_from(otlp) != (0x09, like[0], 0x59, like[1]) or not otlp.startswith(beginning, 18):
-            return False
-        position = _after_actor(otlp, 18 + len(beginning))
-        user, session, address, trace = like[3], like[7], like[8], like[9]
-        text = b"" if user is None else _text(keys.USER_NAME, user)
-        if session is not None:
-            text += _text(keys.SESSION_ID, session)
-        if not position or not otlp.startswith(text, position):
-            return False
-        position = self._skip(otlp, position + len(text))
-        if address is not None:
-            text = _text(keys.CLIENT_ADDRESS, address) + _text(keys.SOURCE_ID, address)
-            if not otlp.startswith(text, position):
+    def agrees(self, otlp: bytes, like: tuple[Any, ...]) -> bool:
+        """Tell whether the bytes are laid out as usual and give these columns; False where that is not known.
+
+        It sets `signed` where they hold a signature.
+        """
+        time, observed, host, user, source, type_, outcome, session, address, trace = like
+        beginning = self._beginnings.get((host, source, type_, outcome))
+        try:
+            if beginning is None or _TIMES.pack(0x09, time, 0x59, observed) + beginning != otlp[: 18 + len(beginning)]:
                 return False
-            position = self._skip(otlp, position + len(text))
-        if trace is not None:
+            position = self._after_session(otlp, 18 + len(beginning), user, session)
+            if position and address is not None:
+                encoded = address.encode()
+                size = len(encoded)
+                position = self._before(otlp, position, _CLIENT[size] + encoded + _SOURCE[size] + encoded)
+            if not position:
+                return False
+            if trace is None:
+                return self._are_others(otlp, position, len(otlp))
             # Trace, span and flags; only what was altered is named behind them.
-            if len(trace) != 16 or not otlp.startswith(b"\x4a\x10" + trace + b"\x52\x08", position):
-                return False
-            if otlp[position + 28] != 0x45:
-                return False
-            position = self._skip(otlp, position + 33)
-        return position == len(otlp)
+            end = len(otlp) - 33
+            if not self._are_others(otlp, position, end):
+                end = self._skip(otlp, position)
+                if self._skip(otlp, end + 33) != len(otlp):
+                    return False
+            start = b"\x4a\x10" + trace + b"\x52\x08"
+            return len(trace) == 16 and otlp.startswith(start, end) and otlp[end + 28] == 0x45
+        except _IMPOSSIBLE:
+            return False  # the bytes end within a field, or a column holds what no record gives
+
+    def _after_session(self, otlp: bytes, position: int, user: str | None, session: str | None) -> int:
+        """Return where actor, body, user and session end that stand at a position; 0 where they do not."""
+        text = b""
+        if user is None:
+            position = _after_actor(otlp, position)
+        else:
+            encoded = user.encode()
+            size = len(encoded)
+            text = _USER[size] + encoded
+            # Nearly always it is the user who acts.
+            actor = _ACTOR[size] + encoded
+            position = position + len(actor) if otlp.startswith(actor, position) else _after_actor(otlp, position)
+        if session is not None:
+            encoded = session.encode()
+            text += _SESSION[len(encoded)] + encoded
+        position = _after_body(otlp, position)
+        return position + len(text) if position and otlp.startswith(text, position) else 0
+
+    def _before(self, otlp: bytes, position: int, text: bytes) -> int:
+        """Return where a text ends that follows attributes that no column holds; 0 where that is not so."""
+        # The same ones stand there in nearly all records of an application.
+        if otlp.startswith(self._usual, position):
+            after = position + len(self._usual)
+            if otlp.startswith(text, after):
+                return after + len(text)
+        after = self._skip(otlp, position)
+        if not otlp.startswith(text, after):
+            return 0
+        between = otlp[position:after]
+        if len(between) <= _LONGEST and SIGNED not in between:
+            self._usual = between
+        return after + len(text)
+
+    def _are_others(self, otlp: bytes, position: int, end: int) -> bool:
+        """Tell whether what stands between two positions is nothing but attributes that no column holds."""
+        between = otlp[position:end]
+        if between in self._runs and position <= end:
+            return True
+        if self._skip(otlp, position) != end:
+            return False
+        # Every record has another signature: not worth remembering.
+        if len(between) <= _LONGEST and SIGNED not in between:
+            if len(self._runs) >= _KEPT:
+                self._runs.clear()
+            self._runs.add(between)
+        return True
 
     def _skip(self, otlp: bytes, position: int) -> int:
         """Return where the attributes end that stand at a position and that no column holds."""
@@ -112,6 +164,7 @@ class Deriver:
             # The address ends the first of two such rows in nearly every record.
             if pair.startswith(_SIGNATURE) and otlp.startswith(_signature(pair), position):
                 # Every record has another: not worth remembering.
+                self.signed = True
                 position = after
                 continue
             if pair not in others and (pair.startswith(_ADDRESS) or after > end or not self._is_other(pair)):
@@ -128,7 +181,9 @@ class Deriver:
             return False
         if name in _COLUMN:
             return False
-        if len(pair) <= _LONGEST:
+        if SIGNED in pair:
+            self.signed = True
+        elif len(pair) <= _LONGEST:
             if len(self._others) >= _KEPT:
                 self._others.clear()
             self._others.add(pair)
@@ -146,20 +201,26 @@ class Deriver:
             values = derived(beginning)
         except ValueError:
             return
-        if values[:2] == (0, 0) and values[3] is values[7] is values[8] is values[9] is None:
+        if (
+            SIGNED not in beginning
+            and values[:2] == (0, 0)
+            and values[3] is values[7] is values[8] is values[9] is None
+        ):
             if len(self._beginnings) >= _KEPT:
                 self._beginnings.clear()
             self._beginnings[values[2], values[4], values[5], values[6]] = beginning
 
 
 def _after_actor(otlp: bytes, position: int) -> int:
-    """Return where the actor and the body end that stand at a position; 0 where they do not."""
+    """Return where the actor ends that stands at a position; 0 where there is none."""
     size = otlp[position + 1]
-    if otlp[position] != 0x32 or size >= 0x80 or not otlp.startswith(_ACTOR, position + 2):
+    if otlp[position] != 0x32 or size >= 0x80 or not otlp.startswith(_ACTOR_KEY, position + 2):
         return 0
-    if otlp[position + 19] != size - 18:
-        return 0
-    position += 2 + size
+    return position + 2 + size if otlp[position + 19] == size - 18 else 0
+
+
+def _after_body(otlp: bytes, position: int) -> int:
+    """Return where the body ends that may stand at a position; 0 where that is not known."""
     if otlp[position : position + 1] != b"\x2a":
         return position
     size = otlp[position + 1]
@@ -184,9 +245,24 @@ def _signature(pair: bytes) -> bytes:
     return _head(keys.INTEGRITY_VALUE, size) + value if size > 0 and value.isascii() else b"\0"
 
 
-def _text(key: str, value: str) -> bytes:
-    encoded = value.encode()
-    return _head(key, len(encoded)) + encoded
+class _Heads(dict[int, bytes]):
+    """What precedes the text of an attribute, by the text's size."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+
+    def __missing__(self, size: int) -> bytes:
+        head = _head(self._key, size)
+        if size <= _LONGEST:
+            self[size] = head
+        return head
+
+
+_ACTOR: Final = _Heads(keys.ACTOR_ID)
+_USER: Final = _Heads(keys.USER_NAME)
+_SESSION: Final = _Heads(keys.SESSION_ID)
+_CLIENT: Final = _Heads(keys.CLIENT_ADDRESS)
+_SOURCE: Final = _Heads(keys.SOURCE_ID)
 
 
 def derived(otlp: bytes) -> tuple[Any, ...]:

@@ -6,8 +6,9 @@ commitment C to everything else. The salt keeps an erased record's content from 
 
 from __future__ import annotations
 
-import hashlib
+import struct
 from functools import lru_cache
+from hashlib import sha256
 from typing import Final
 
 __all__ = [
@@ -38,14 +39,15 @@ ADMINISTRATION: Final = 6
 """A checkpoint, or what somebody did with the archive."""
 KINDS: Final = range(EVENT, ADMINISTRATION + 1)
 
-_VERSION: Final = b"OAL1"
+_VERSION: Final = b"\0OAL1"
+_HEAD: Final = struct.Struct(">BQQ")
 _COMMIT: Final = b"otel-audit/v1/commit\0"
 _SEAL: Final = b"otel-audit/v1/archive\0"
 
 
 def header_digest(resource: bytes, scope: bytes) -> bytes:
     """Return SHA-256 over the bytes of a record's ``Resource`` and ``InstrumentationScope``."""
-    return hashlib.sha256(len(resource).to_bytes(4) + resource + scope).digest()
+    return sha256(len(resource).to_bytes(4) + resource + scope).digest()
 
 
 def commitment(salt: bytes, header: bytes, otlp: bytes) -> bytes:
@@ -56,7 +58,7 @@ def commitment(salt: bytes, header: bytes, otlp: bytes) -> bytes:
         header: `header_digest` of what the record is shipped under.
         otlp: The stored bytes.
     """
-    return hashlib.sha256(_COMMIT + salt + header + otlp).digest()
+    return sha256(_COMMIT + salt + header + otlp).digest()
 
 
 def leaf_hash(  # noqa: PLR0917 - the parts of the leaf, in their order
@@ -72,9 +74,15 @@ def leaf_hash(  # noqa: PLR0917 - the parts of the leaf, in their order
         host: At most 255 bytes of UTF-8.
         type_: At most 255 bytes of UTF-8.
         content: The `commitment`.
+
+    Raises:
+        OverflowError: A number is out of its range, or none.
     """
-    head = b"\0" + _VERSION + bytes((kind,)) + sequence.to_bytes(8) + observed.to_bytes(8) + record_id
-    return hashlib.sha256(head + _names(host, type_) + content).digest()
+    try:
+        head = _VERSION + _HEAD.pack(kind, sequence, observed)
+    except struct.error as error:
+        raise OverflowError(str(error)) from error
+    return sha256(head + record_id + _names(host, type_) + content).digest()
 
 
 @lru_cache(4096)
@@ -85,4 +93,4 @@ def _names(host: str, type_: str) -> bytes:
 
 def seal(archive_id: str, created: int) -> bytes:
     """Return the hash that an archive keeps of its own id and time of creation, which no leaf covers."""
-    return hashlib.sha256(_SEAL + f"{archive_id}\n{created}".encode()).digest()
+    return sha256(_SEAL + f"{archive_id}\n{created}".encode()).digest()

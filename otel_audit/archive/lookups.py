@@ -22,17 +22,22 @@ _MISSING: Final = (
     f"SELECT sequence, {', '.join(_LACKS.values())} FROM record WHERE sequence BETWEEN ?2 AND ?3"
     f" AND ({' OR '.join(_LACKS.values())})"
 )
-_PRESENT: Final = "SELECT count(*) FROM posting WHERE run = ? AND sequence BETWEEN ? AND ?"
+_PRESENT: Final = (
+    "SELECT count(*) FILTER (WHERE sequence BETWEEN ?2 AND ?3), count(*) FILTER (WHERE sequence NOT BETWEEN ?4 AND ?3)"
+    " FROM posting WHERE run = ?1"
+)
 _EXTRA: Final = (
     "SELECT sequence, field FROM posting WHERE run = ? AND sequence BETWEEN ? AND ? AND NOT EXISTS"
     " (SELECT 1 FROM record WHERE record.sequence = posting.sequence AND posting.value = CASE field"
     f" {' '.join(f'WHEN {number} THEN {name}' for name, number in FIELDS.items())} END)"
 )
 _STRAY: Final = "SELECT sequence, field FROM posting WHERE run = ? AND sequence NOT BETWEEN ? AND ?"
+# One zone at a time: grouped by zone, SQLite would sort.
 _SUMS: Final = (
-    f"SELECT (sequence - 1) / {ZONE}, count(*) FILTER (WHERE {EVENTS}), min(time), max(time), min(observed),"
-    f" max(observed), {' + '.join(f'count({name})' for name in FIELDS)} FROM record WHERE sequence BETWEEN ? AND ?"
-    " GROUP BY 1"
+    f"SELECT count(*), count(*) FILTER (WHERE {EVENTS}), min(time), max(time), min(observed), max(observed),"
+    f" {' + '.join(f'count({name})' for name in FIELDS)},"
+    f" {' + '.join(f'count(*) FILTER (WHERE {lacks})' for lacks in _LACKS.values())}"
+    " FROM record WHERE sequence BETWEEN ?2 AND ?3"
 )
 _STORED: Final = (
     "SELECT zone, records, first_time, last_time, first_observed, last_observed FROM zone WHERE zone BETWEEN ? AND ?"
@@ -57,18 +62,25 @@ def check_lookups(connection: apsw.Connection, first: int, faults: Faults) -> No
     low, start, end = (first - 1) // ZONE * ZONE + 1, run * RUN + 1, min((run + 1) * RUN, _LARGEST)
     folded = folded_mark(connection)
     high = min(end, folded)
-    sums: dict[int, Any] = {zone: rest for zone, *rest in connection.execute(_SUMS, (low, high))}
-    _zones(connection, (low - 1) // ZONE, (end - 1) // ZONE, sums, faults)
-    expected = sum(entries for *_, entries in sums.values())
-    missing = 0
-    for sequence, *lacks in connection.execute(_MISSING, (run, low, high)):
-        names = [name for name, lacking in zip(FIELDS, lacks, strict=True) if lacking]
-        missing += len(names)
-        faults.add("posting", f"record {sequence}", f"no entry for {', '.join(names)}")
+    zones: dict[int, tuple[Any, ...]] = {}
+    expected = 0
+    for begin in range(low, high + 1, ZONE):
+        part = (run, begin, min(begin + ZONE - 1, high))
+        ((rows, *zone, entries, lacking),) = connection.execute(_SUMS, part)
+        if rows:
+            zones[(begin - 1) // ZONE] = tuple(zone)
+        expected += entries - lacking
+        for sequence, *lacks in connection.execute(_MISSING, part) if lacking else ():
+            names = [name for name, lack in zip(FIELDS, lacks, strict=True) if lack]
+            faults.add("posting", f"record {sequence}", f"no entry for {', '.join(names)}")
+    _zones(connection, (low - 1) // ZONE, (end - 1) // ZONE, zones, faults)
+    ((present, others),) = connection.execute(_PRESENT, (run, low, high, start))
     # All that should be there is, or was named: more than that is extra.
-    if int(connection.execute(_PRESENT, (run, low, high)).get) != expected - missing:
+    if present != expected:
         for sequence, field in connection.execute(_EXTRA, (run, low, high)):
             faults.add("posting", f"record {sequence}", f"an entry for {_NAMES.get(field, field)} that is not its")
+    if not others:
+        return
     # A slice that is being folded has entries before it counts. They must be right; none need be there.
     begun = min(end, folded + SLICE)
     for sequence, field in connection.execute(_EXTRA, (run, min(max(high + 1, start), _LARGEST), begun)):
@@ -77,9 +89,10 @@ def check_lookups(connection: apsw.Connection, first: int, faults: Faults) -> No
         faults.add("posting", f"record {sequence}", f"an entry for {_NAMES.get(field, field)} out of place")
 
 
-def _zones(connection: apsw.Connection, first: int, last: int, sums: dict[int, Any], faults: Faults) -> None:
-    expected = {zone: rest[:-1] for zone, rest in sums.items()}
-    stored = {zone: rest for zone, *rest in connection.execute(_STORED, (first, last))}
+def _zones(
+    connection: apsw.Connection, first: int, last: int, expected: dict[int, tuple[Any, ...]], faults: Faults
+) -> None:
+    stored = {zone: tuple(rest) for zone, *rest in connection.execute(_STORED, (first, last))}
     for zone in sorted(expected.keys() | stored.keys()):
         if expected.get(zone) != stored.get(zone):
             what = "is missing" if zone not in stored else "is extra" if zone not in expected else "differs"

@@ -7,8 +7,8 @@ proof are computed from logarithmically many rows.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
+from hashlib import sha256
 from typing import Final
 
 __all__ = [
@@ -24,7 +24,7 @@ __all__ = [
     "verify_consistency",
 ]
 
-EMPTY_ROOT: Final = hashlib.sha256(b"").digest()
+EMPTY_ROOT: Final = sha256(b"").digest()
 
 Nodes = Callable[[int], bytes]
 """Returns the node stored at a sequence: the root of the largest complete subtree that ends there."""
@@ -32,7 +32,7 @@ Nodes = Callable[[int], bytes]
 
 def node_hash(left: bytes, right: bytes) -> bytes:
     """Return the hash of an inner node."""
-    return hashlib.sha256(b"\x01" + left + right).digest()
+    return sha256(b"\x01" + left + right).digest()
 
 
 class Frontier:
@@ -59,7 +59,7 @@ class Frontier:
         node = leaf
         size = self.size
         while size & 1:
-            node = hashlib.sha256(b"\x01" + self.peaks.pop() + node).digest()
+            node = sha256(b"\x01" + self.peaks.pop() + node).digest()
             size >>= 1
         self.peaks.append(node)
         self.size += 1

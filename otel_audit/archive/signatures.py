@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 import apsw
 
 from otel_audit import attributes as keys
+from otel_audit.archive.derive import SIGNED
 from otel_audit.archive.faults import Faults
 from otel_audit.errors import ConfigError
 from otel_audit.jcs import Unsignable, read_signed
@@ -18,8 +19,6 @@ from otel_audit.producer_keys import ProducerVerifier, public_half
 from otel_audit.protobuf import delimited, fields
 
 __all__ = ["NOBODY", "SignatureCheck", "Signatures", "Trust"]
-
-_MARK: Final = keys.INTEGRITY_VALUE.encode()
 
 
 class Trust(NamedTuple):
@@ -88,12 +87,13 @@ class SignatureCheck:
         self._archive_id: str | None = None
         self._claims: dict[int, _Claim] = {}
         self._references = frozenset(name for verifier in trust.verifiers for name in verifier.references)
-        self._counts = dict.fromkeys(Signatures._fields, 0)
+        self._counts = dict.fromkeys(("verified", "consistent", "unchecked"), 0)
+        self.unsigned = 0
 
     @property
     def signatures(self) -> Signatures:
         """What was found so far."""
-        return Signatures(**self._counts)
+        return Signatures(**self._counts, unsigned=self.unsigned)
 
     def record(self, sequence: int, record_id: Any, resource: Any, otlp: Any) -> None:
         """Check one record.
@@ -101,15 +101,15 @@ class SignatureCheck:
         Raises:
             ValueError: Its bytes are no ``LogRecord``.
         """
-        if not isinstance(otlp, bytes) or _MARK not in otlp:
-            self._counts["unsigned"] += 1
+        if not isinstance(otlp, bytes) or SIGNED not in otlp:
+            self.unsigned += 1
             return
         try:
             payload, text = read_signed(otlp, _uuid(record_id), sequence, self._id())
         except Unsignable:
             payload, text = b"", str(read_log(otlp).attributes.get(keys.INTEGRITY_VALUE))
         if text is None:
-            self._counts["unsigned"] += 1
+            self.unsigned += 1
             return
         try:
             signature = base64.b64decode(text, validate=True)

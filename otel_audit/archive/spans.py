@@ -6,7 +6,7 @@ lies before: spans can be verified in any order and by several processes, and ar
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 import apsw
@@ -28,7 +28,7 @@ _ROWS: Final = (
 )
 _PLACEHOLDER: Final = bytes(32)
 """In the place of a leaf that cannot be known: the tree goes on, and what is above it is not compared."""
-_IMPOSSIBLE: Final = (ValueError, TypeError, AttributeError, OverflowError)
+_IMPOSSIBLE: Final = (LookupError, ValueError, TypeError, AttributeError, OverflowError)
 """What values that no column of an archive can hold make the hashing raise."""
 
 
@@ -86,7 +86,7 @@ class SpanResult(NamedTuple):
     fault_count: int
 
 
-def check_span(connection: apsw.Connection, span: Span, keep: int, trust: Trust) -> SpanResult:
+def check_span(connection: apsw.Connection, span: Span, keep: int, trust: Trust, deriver: Deriver) -> SpanResult:
     """Verify a span of records.
 
     Args:
@@ -94,17 +94,18 @@ def check_span(connection: apsw.Connection, span: Span, keep: int, trust: Trust)
         span: The span.
         keep: Most faults to keep.
         trust: Keys of producers.
+        deriver: Remembers what recurs, from span to span.
     """
-    return _Check(connection, span, keep, trust).result()
+    return _Check(connection, span, keep, trust, deriver).result()
 
 
 class _Check:
-    def __init__(self, connection: apsw.Connection, span: Span, keep: int, trust: Trust) -> None:
+    def __init__(self, connection: apsw.Connection, span: Span, keep: int, trust: Trust, deriver: Deriver) -> None:
         self._connection = connection
         self._span = span
         self._faults = Faults(keep)
         self._signatures = SignatureCheck(connection, trust, self._faults)
-        self._derive = Deriver().columns
+        self._deriver = deriver
         self._headers = _headers(connection)
         self._used: set[int] = set()
         self._tombstones: list[int] = []
@@ -113,31 +114,55 @@ class _Check:
         self._end_node: bytes | None = None
         self._peaks_at: dict[int, list[bytes]] = {}
         self._tree = self._tree_before()
+        self._expected = span.first
 
     def result(self) -> SpanResult:
-        span, expected = self._span, self._span.first
-        sizes = frozenset(span.sizes)
-        for row in _rows(self._connection, span):
-            sequence = row[0]
-            if sequence != expected:
-                if sequence < expected:
-                    # Only a damaged tree of pages gives rows out of order.
-                    self._faults.add("damaged", f"record {sequence}", "rows are out of order")
-                    continue
-                self._skip(expected, sequence - 1)
-            expected = sequence + 1
-            if len(row) == 2:
-                self._unreadable(sequence, row[1])
-            else:
-                self._row(row)
-            if sequence in sizes and not self._broken:
-                self._peaks_at[sequence] = self._tree.peaks.copy()
-        self._skip(expected, span.last)
+        span = self._span
+        try:
+            self._rows(self._connection.execute(f"{_ROWS} WHERE sequence BETWEEN ? AND ? ORDER BY sequence", span[1:3]))
+        except UNREADABLE:
+            # Some page, or some text, cannot be read. Whatever can be is verified.
+            self._rows(self._readable())
+        self._skip(self._expected, span.last)
         return SpanResult(
             span, self._valid, self._invalid, self._missing, None if self._broken else self._tree.peaks,
             self._peaks_at, self._bad, self._end_node, frozenset(self._used), ranges_of(self._tombstones),
             self._signatures.signatures, self._faults.kept, self._faults.count,
         )  # fmt: skip
+
+    def _rows(self, rows: Iterable[tuple[Any, ...]]) -> None:
+        """Verify rows, and what lies between them."""
+        expected, sizes = self._expected, frozenset(self._span.sizes)
+        try:
+            for row in rows:
+                sequence = row[0]
+                if sequence != expected:
+                    if sequence < expected:
+                        # Only a damaged tree of pages gives rows out of order.
+                        self._faults.add("damaged", f"record {sequence}", "rows are out of order")
+                        continue
+                    self._skip(expected, sequence - 1)
+                expected = sequence + 1
+                if self._plain(row):
+                    pass
+                elif len(row) == 2:
+                    self._unreadable(*row)
+                else:
+                    self._row(row)
+                if sequence in sizes and not self._broken:
+                    self._peaks_at[sequence] = self._tree.peaks.copy()
+        finally:
+            self._expected = expected
+
+    def _readable(self) -> Iterator[tuple[Any, ...]]:
+        """Iterate over the rows that are left, each read by itself: in place of one that cannot be, its error."""
+        for position in range(self._expected, self._span.last + 1):
+            try:
+                found = self._connection.execute(f"{_ROWS} WHERE sequence = ?", (position,)).fetchall()
+            except UNREADABLE as error:
+                yield position, error
+            else:
+                yield from found
 
     def _tree_before(self) -> Frontier:
         """Return the tree of the span's records before the first one to verify, from the nodes that are stored."""
@@ -168,8 +193,34 @@ class _Check:
         self._broken, self._bad = True, sequence
         self._tree.push(_PLACEHOLDER)
 
+    def _plain(self, row: tuple[Any, ...]) -> bool:
+        """Verify one row if it is as nearly all are, unsigned and without a fault; else return False, nothing done."""
+        deriver = self._deriver
+        try:
+            (
+                sequence, kind, _, observed, host, _, _, type_, _, _, _, _,
+                record_id, resource, stored, node, salt, otlp, content,
+            ) = row  # fmt: skip
+            if content is not None or not deriver.agrees(otlp, row[2:12]) or deriver.signed:
+                deriver.signed = False
+                return False
+            content = commitment(salt, self._headers[resource], otlp)
+            if leaf_hash(kind, sequence, observed, record_id, host, type_, content) != stored:
+                return False
+            if kind not in KINDS or len(record_id) != 16:
+                return False
+        except _IMPOSSIBLE:
+            return False
+        self._used.add(resource)
+        self._signatures.unsigned += 1
+        if self._grow(sequence, stored, node):
+            self._valid += 1
+        else:
+            self._invalid += 1
+        return True
+
     def _row(self, row: tuple[Any, ...]) -> None:
-        """Verify one row, and let the tree grow by it."""
+        """Verify one row closely, and let the tree grow by it."""
         sequence, kind = row[:2]
         record_id, resource, stored, node, salt, otlp, content = row[12:]
         columns, count = row[2:12], self._faults.count
@@ -180,7 +231,7 @@ class _Check:
             elif otlp is None or salt is None:
                 raise ValueError("its content is missing")
             else:
-                values = self._derive(otlp, columns)
+                values = self._deriver.columns(otlp, columns)
                 self._signatures.record(sequence, record_id, resource, otlp)
                 content = self._commitment(sequence, resource, salt, otlp)
             if content is not None:
@@ -222,20 +273,22 @@ class _Check:
         _, observed, host, _, _, type_, *_ = columns
         return (observed, observed, host, None, None, type_, None, None, None, None)
 
-    def _grow(self, sequence: int, leaf: Any, node: Any) -> None:
-        """Let the tree grow by a leaf, and compare the node that is stored with it."""
+    def _grow(self, sequence: int, leaf: Any, node: Any) -> bool:
+        """Let the tree grow by a leaf, and tell whether the node that is stored agrees with it."""
         if not isinstance(leaf, bytes):
             leaf, self._broken, self._bad = _PLACEHOLDER, True, sequence
         expected = self._tree.push(leaf)
         if sequence & 1:
             if node is not None:
                 self._faults.add("node", f"record {sequence}", "a node where there is none to keep")
-            return
+            return node is None
         width = sequence & -sequence
         if width > self._span.length and sequence == self._span.start + self._span.length:
             self._end_node = node if isinstance(node, bytes) else b""
         elif node != expected and self._bad <= sequence - width:
             self._faults.add("node", f"record {sequence}")
+            return False
+        return True
 
     def _columns(self, sequence: int, stored: tuple[Any, ...], derived: tuple[Any, ...]) -> None:
         differing = [name for name, a, b in zip(DERIVED, stored, derived, strict=True) if a != b]
@@ -254,24 +307,3 @@ def _headers(connection: apsw.Connection) -> Mapping[int, bytes]:
         if isinstance(resource, bytes) and isinstance(scope, bytes):
             found[int(number)] = header_digest(resource, scope)
     return found
-
-
-def _rows(connection: apsw.Connection, span: Span) -> Iterator[tuple[Any, ...]]:
-    """Iterate over rows; one that cannot be read comes as its sequence and the error."""
-    position = span.first
-    try:
-        for row in connection.execute(f"{_ROWS} WHERE sequence BETWEEN ? AND ? ORDER BY sequence", span[1:3]):
-            yield row
-            position = row[0] + 1
-        return
-    except UNREADABLE:
-        pass
-    # Some page, or some text, cannot be read. Whatever can be is verified.
-    while position <= span.last:
-        try:
-            found = connection.execute(f"{_ROWS} WHERE sequence = ?", (position,)).fetchall()
-        except UNREADABLE as error:
-            yield position, error
-        else:
-            yield from found
-        position += 1

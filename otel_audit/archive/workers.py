@@ -13,6 +13,7 @@ from typing import Final
 import apsw
 
 from otel_audit.archive.database import archive_errors, connect_to_read
+from otel_audit.archive.derive import Deriver
 from otel_audit.archive.faults import UNREADABLE, Faults, describe, unreadable_is_a_fault
 from otel_audit.archive.lookups import check_lookups
 from otel_audit.archive.signatures import NOBODY, Signatures, Trust
@@ -25,6 +26,7 @@ Work = Callable[[Iterable[Span]], Iterator[SpanResult]]
 
 _BUSY: Final = 10_000
 _connection: apsw.Connection | None = None
+_deriver = Deriver()
 _keep = 0
 _trust = NOBODY
 
@@ -54,18 +56,19 @@ def inline(connection: apsw.Connection, keep: int, trust: Trust = NOBODY) -> Wor
     """Return work that is done here, one span after the other."""
 
     def work(wanted: Iterable[Span]) -> Iterator[SpanResult]:
-        return (check(connection, span, keep, trust) for span in wanted)
+        deriver = Deriver()
+        return (check(connection, span, keep, trust, deriver) for span in wanted)
 
     return work
 
 
-def check(connection: apsw.Connection, span: Span, keep: int, trust: Trust) -> SpanResult:
+def check(connection: apsw.Connection, span: Span, keep: int, trust: Trust, deriver: Deriver) -> SpanResult:
     """Verify a span of records, and the run of postings that ends with it."""
     faults = Faults(keep)
     where = f"records {span.first} to {span.last}"
     with snapshot(connection):
         try:
-            result = check_span(connection, span, keep, trust)
+            result = check_span(connection, span, keep, trust, deriver)
         except UNREADABLE as error:
             faults.add("unreadable", where, describe(error))
             count = span.last - span.first + 1
@@ -118,4 +121,4 @@ def _end_with_parent() -> None:
 
 def _check(span: Span) -> SpanResult:
     assert _connection is not None  # noqa: S101 - opened when the process started
-    return check(_connection, span, _keep, _trust)
+    return check(_connection, span, _keep, _trust, _deriver)
