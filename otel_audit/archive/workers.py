@@ -18,6 +18,7 @@ from otel_audit.archive.faults import UNREADABLE, Faults, describe, unreadable_i
 from otel_audit.archive.lookups import check_lookups
 from otel_audit.archive.signatures import NOBODY, Signatures, Trust
 from otel_audit.archive.spans import Span, SpanResult, check_span
+from otel_audit.errors import ArchiveError
 
 __all__ = ["Work", "inline", "prepare", "shared", "snapshot"]
 
@@ -87,12 +88,18 @@ def shared(path: Path, jobs: int, keep: int, trust: Trust = NOBODY) -> Work:
         # Start-up time: one process is the usual case.
         import multiprocessing
         from concurrent.futures import ProcessPoolExecutor
+        from concurrent.futures.process import BrokenProcessPool
 
         # Not forked: the caller may have threads and connections.
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_open, initargs=(path, keep, trust))
         try:
             yield from pool.map(_check, wanted)
+        except BrokenProcessPool as error:
+            raise ArchiveError(
+                f"one of the {jobs} processes that verify {path} was ended from outside",
+                "verify again; where memory is short, without --jobs",
+            ) from error
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -236,6 +236,33 @@ if __name__ == "__main__":
         assert verifying.stdout.read() == ""
 
 
+def test_a_process_that_is_killed(large: Path) -> None:
+    """Where one of its processes is killed, a verification ends with an error that says so, and leaves none behind."""
+    program = f"""
+import multiprocessing, os, signal, sys
+from otel_audit.archive.verify import verify
+from otel_audit.errors import ArchiveError
+
+def killed(done, total):
+    for child in multiprocessing.active_children()[:1]:
+        os.kill(child.pid, signal.SIGKILL)
+
+if __name__ == "__main__":
+    try:
+        verify({str(large)!r}, jobs=2, progress=killed)
+    except ArchiveError as error:
+        print(error)
+    print(len(multiprocessing.active_children()))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, timeout=60, check=True
+    )
+    first, last = done.stdout.splitlines()
+    assert "one of the 2 processes" in first
+    assert "was ended from outside" in first
+    assert last == "0"
+
+
 def test_progress_and_processes(large: Path) -> None:
     """An intact archive is intact for one process and for two, and progress is told up to the end."""
     told: list[tuple[int, int]] = []
