@@ -14,6 +14,7 @@ from otel_audit.archive.filters import Filter
 from otel_audit.archive.query import Archive, open_archive
 from otel_audit.cli.audited import audited, given
 from otel_audit.cli.options import archive_option, chosen_archive, filter_options, make_filter
+from otel_audit.errors import ConfigError
 from otel_audit.exports.files import refuse_existing
 from otel_audit.exports.formats import FORMATS, Format, export_file, export_lines
 from otel_audit.record import AuditRecord
@@ -31,7 +32,7 @@ _STEP: Final = 256
     "format",
     type=click.Choice(FORMATS),
     default="jsonl",
-    help="Form of the export: JSON lines as of show, CSV.  [default: jsonl]",
+    help="Form of the export: JSON lines as of show, CSV, Parquet (with --output).  [default: jsonl]",
 )
 @click.option(
     "-O",
@@ -49,12 +50,23 @@ def command(*, archive: str | None, format: Format, file: str | None, **chosen: 
     Records that are committed meanwhile are not included. On a terminal, standard error shows how much is done.
     """
     wanted = make_filter(chosen)
-    if file is not None:
-        refuse_existing(Path(file))
+    _check(format, file)
     with open_archive(chosen_archive(archive)) as opened:
         audited(opened.path, "export", **given())
         with _progress(opened, wanted, file) as watched:
             _write(watched(opened.query(wanted, oldest_first=True)), format, file)
+
+
+def _check(format: Format, file: str | None) -> None:
+    """Refuse before the archive is read, and the read recorded, what could not be written."""
+    if file is not None:
+        refuse_existing(Path(file))
+    if format == "parquet":
+        from otel_audit.exports.parquet import load_pyarrow  # an extra
+
+        if file is None:
+            raise ConfigError("--format parquet cannot go to standard output", "give --output FILE")
+        load_pyarrow()
 
 
 def _write(records: Iterable[AuditRecord], format: Format, file: str | None) -> None:

@@ -15,9 +15,11 @@ from otel_audit.record import AuditRecord
 
 __all__ = ["FORMATS", "Format", "export_file", "export_lines"]
 
-Format = Literal["jsonl", "csv"]
+Format = Literal["jsonl", "csv", "parquet"]
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)
 """The names of the formats."""
+_PARQUET: Final = "parquet"
+"""The one format that is no text."""
 
 
 def export_lines(
@@ -31,8 +33,10 @@ def export_lines(
         event_types: The application's own event types, which say what OCSF class its records have.
 
     Raises:
-        ConfigError: There is no such format.
+        ConfigError: There is no such format, or it is no text.
     """
+    if format == _PARQUET:
+        raise ConfigError("Parquet is no text", "write it to a file, with export_file or --output FILE")
     lines: Callable[[Iterable[AuditRecord], Catalog], Iterator[str]] = _module(format).lines
     return lines(records, Catalog(event_types))
 
@@ -53,9 +57,16 @@ def export_file(
         event_types: As for `export_lines`.
 
     Raises:
-        ConfigError: There is no such format, or something at the path already.
+        ConfigError: There is no such format, what it needs is not installed, or there is something at the path already.
         OSError: The file cannot be written.
     """
+    if format == _PARQUET:
+        from otel_audit.exports.parquet import load_pyarrow, write  # an extra
+
+        load_pyarrow()
+        with new_file(Path(path)) as file:
+            write(records, file)
+        return
     lines = export_lines(records, format, event_types=event_types)
     with new_file(Path(path)) as file:
         for line in lines:

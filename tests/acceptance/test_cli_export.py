@@ -182,3 +182,5 @@ def test_wrong_usage(archive: Path) -> None:
     """Formats that there are not, and contradictions among the filters, are refused by name."""
     assert "'xml' is not one of" in otel_audit("export", "--format", "xml", "--archive", archive, status=2).stderr
     assert "names no host" in otel_audit("export", "alice@", "--archive", archive, status=2).stderr
+    done = otel_audit("export", "--format", "parquet", "--archive", archive, status=2)
+    assert done.stderr == "otel-audit: --format parquet cannot go to standard output: give --output FILE\n"
