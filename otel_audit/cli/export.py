@@ -32,7 +32,8 @@ _STEP: Final = 256
     "format",
     type=click.Choice(FORMATS),
     default="jsonl",
-    help="Form of the export: JSON lines as of show, CSV, Parquet (with --output).  [default: jsonl]",
+    help="JSON lines as of show, CSV, Parquet (needs --output), OCSF 1.9, CEF:0 or the Elastic Common Schema."
+    "  [default: jsonl]",
 )
 @click.option(
     "-O",

@@ -15,7 +15,7 @@ from otel_audit.record import AuditRecord
 
 __all__ = ["FORMATS", "Format", "export_file", "export_lines"]
 
-Format = Literal["jsonl", "csv", "parquet"]
+Format = Literal["jsonl", "csv", "parquet", "ocsf", "cef", "ecs"]
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)
 """The names of the formats."""
 _PARQUET: Final = "parquet"
