@@ -34,8 +34,8 @@ def spreadsheet_cell(text: str) -> str:
     """Return `text` as a cell that no spreadsheet takes for a formula, escaped as by `escape`.
 
     Source: OWASP, *CSV Injection*: a leading apostrophe marks a cell as text. Where the locale's separator is the
-    semicolon, one within the text begins a new cell.
+    semicolon, one within the text begins a new cell, and a quotation mark after it is the spreadsheet's own.
     """
     return ";".join(
-        f"'{escape(cell)}" if cell.lstrip(" ").startswith(_FORMULA) else escape(cell) for cell in text.split(";")
+        f"'{escape(cell)}" if cell.lstrip(' "').startswith(_FORMULA) else escape(cell) for cell in text.split(";")
     )

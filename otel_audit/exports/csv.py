@@ -14,8 +14,9 @@ from otel_audit.safe import json_text
 
 __all__ = ["cell", "lines", "read_cell"]
 
-# What spreadsheets take for a formula; the last four are the full-width forms of the first.
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
+# What spreadsheets take for a formula, with its full-width forms. Tabs and line breaks, which they drop before one, are
+# unprintable and so within a JSON string.
+_FORMULA: Final = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 # What may stand before a formula: a spreadsheet drops blanks, and takes quotation marks for its own.
 _BEFORE: Final = ' "'
 

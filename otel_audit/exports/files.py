@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from otel_audit.archive.files import sync_directory
 from otel_audit.errors import ConfigError
 
 __all__ = ["new_file", "refuse_existing"]
@@ -51,6 +52,9 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         refuse_existing(path)
         temporary.rename(path)
+        # Not every file system can, and the file is complete.
+        with contextlib.suppress(OSError):
+            sync_directory(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -21,8 +21,8 @@ def quoted(text: str, *, allowed: str = "") -> str:
         text: The text.
         allowed: Unprintable characters that need no JSON string, because the form has escapes for them.
     """
-    shown = text.translate(dict.fromkeys(map(ord, allowed))) if allowed else text
-    plain = shown.isprintable() and text != "" and text.strip() == text and not text.startswith('"')
+    visible = text.isprintable() or all(character in allowed or character.isprintable() for character in text)
+    plain = visible and text != "" and text.strip() == text and not text.startswith('"')
     return text if plain else json_text(text)
 
 
