@@ -55,6 +55,9 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
         # Not every file system can, and the file is complete.
         with contextlib.suppress(OSError):
             sync_directory(path.parent)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            # A full disk does not say which.
+            error.filename = str(path)
         raise

@@ -117,6 +117,23 @@ def test_a_failed_export_leaves_no_file(archive: Path, tmp_path: Path, form: str
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_full_disk(archive_path: Path, tmp_path: Path, form: str) -> None:
+    """Where the file cannot grow, the export names it and leaves nothing."""
+    # More than the limit even when it is compressed; SQLite's own files keep within it.
+    fill(archive_path, [{"custom": {"a": {"b": os.urandom(8_000).hex()}}} for _ in range(20)])
+    folder = tmp_path / "out"
+    folder.mkdir()
+    line = 'ulimit -f 64; exec "$0" -m otel_audit export --format "$1" -O "$2" --archive "$3"'
+    done = subprocess.run(
+        ["bash", "-c", line, sys.executable, form, folder / "x", archive_path],
+        env=environment(), capture_output=True, encoding="utf-8", check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"otel-audit: {folder / 'x'}: File too large")
+    assert list(folder.iterdir()) == []
+
+
 def test_an_interrupted_export_leaves_no_file(archive: Path, tmp_path: Path) -> None:
     """Ctrl-C ends an export with 130, and what was written of the file is removed."""
     folder = tmp_path / "out"
