@@ -31,6 +31,7 @@ verify-proof, so that 2 always says there: not verifiable; 70 a fault of otel-au
     names=(
         "checkpoint",
         "erase",
+        "export",
         "hold",
         "keys",
         "prove",

@@ -66,6 +66,7 @@ def last_sequence(path: Path) -> int:
         ),
         (("stats", "--type", "user.*", "--until", "now"), {"type": ("user.*",), "until": "now"}),
         (("verify", "--since", "2", "--jobs", "1"), {"since": "2", "jobs": "1"}),
+        (("export", "user-1@example.com", "--format", "csv"), {"target": "user-1@example.com", "format": "csv"}),
         (("prove", "3"), {"sequence": "3"}),
         (("prove", "--consistency", "2", "4"), {"consistency": ("2", "4")}),
         (("hold list", "--utc"), {"utc": True}),

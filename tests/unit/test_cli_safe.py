@@ -122,3 +122,14 @@ def test_a_semicolon_begins_no_formula() -> None:
     """Where spreadsheets split cells at semicolons, what follows one is no formula either."""
     assert spreadsheet_cell("mallory;=HYPERLINK(1)") == "mallory;'=HYPERLINK(1)"
     assert spreadsheet_cell("a; b;c") == "a; b;c"
+
+
+@given(TEXT)
+@example('a;"=1')
+def test_lines_hold_no_formulas(text: str) -> None:
+    """Neither a comma nor a semicolon splits a whole line into cells that are computed."""
+    file = io.StringIO()
+    csv.writer(file, lineterminator="\n").writerow(["x", spreadsheet_cell(text)])
+    for separator in ",;":
+        for found in next(csv.reader(io.StringIO(file.getvalue()), delimiter=separator)):
+            assert not found.lstrip(' "\n').startswith(("=", "+", "-", "@", "＝", "＋", "－", "＠"))
