@@ -150,6 +150,29 @@ class AuditLogger(BoundLoggerBase):
         started = time.monotonic()
         recording = self._logger()
         record, known = self._record(recording, "audit", type, given)
+        return self._write(recording, record, known, started)
+
+    def prepare(self, type: str, **given: Unpack[Arguments]) -> Callable[[], Receipt]:
+        """Build the record of one event now, and return the function that records it later.
+
+        For events that may still be undone, e.g. within a transaction: values, context, trace and times are those of
+        this call. Until the function was called nothing is on disk, and a crash loses the event.
+
+        Args:
+            type: As for `audit`.
+            **given: Likewise.
+
+        Returns:
+            A function that records and returns as `audit` does; to be called once.
+
+        Raises:
+            InvalidRecord: The call is wrong.
+        """
+        recording = self._logger()
+        record, known = self._record(recording, "audit", type, given)
+        return lambda: self._write(recording, record, known, time.monotonic())
+
+    def _write(self, recording: Recording, record: AuditRecord, known: EventType, started: float) -> Receipt:
         otlp = encode(record, recording.profile)
         queued = (known.durability or recording.durability) == "queued"
         attempts: _Attempts | None = None

@@ -1,4 +1,4 @@
-"""What the middleware of ASGI and WSGI share: session and user of a request in structlog's context."""
+"""What the middleware of ASGI, WSGI and Django share: session and user of a request in structlog's context."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
-from typing import Any, Final, Generic, NamedTuple, Self, TypeVar, get_args
+from typing import Any, Final, Generic, NamedTuple, ParamSpec, Self, TypeVar, get_args
 
 from structlog.contextvars import bind_contextvars, get_contextvars, unbind_contextvars
 from structlog.typing import EventDict, WrappedLogger
@@ -19,9 +19,11 @@ from otel_audit.integrations.forwarded import ProxyHeader, client_address
 from otel_audit.integrations.values import as_name
 from otel_audit.record import Session
 
-__all__ = ["Bound", "Requests", "late_user", "latin_text", "request_user"]
+__all__ = ["Bound", "Parts", "Requests", "late_user", "latin_text", "request_user"]
 
 Request = TypeVar("Request")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _MOST_PROXIES: Final = 32
 _log = logging.getLogger("otel_audit")
@@ -52,6 +54,27 @@ class Bound(NamedTuple):
         bind_contextvars(**self.values)
 
 
+class Parts:
+    """Runs the parts of a request, each with what the earlier ones bound.
+
+    Not in a context of its own: Flask's test client ends in the outer context what began in the request.
+    """
+
+    def __init__(self) -> None:
+        self._bound: Bound | None = None
+
+    def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run one part."""
+        before = Bound.now()
+        try:
+            if self._bound is not None:
+                self._bound.restore()
+            return function(*args, **kwargs)
+        finally:
+            self._bound = Bound.now()
+            before.restore()
+
+
 class Requests(Generic[Request]):
     """Binds what is known of a request, as it was configured.
 
@@ -61,6 +84,7 @@ class Requests(Generic[Request]):
         session_id: Returns the session's id; None, also as its answer: a new random one for each request.
         trusted_proxies: How many proxies are in front, each of which appends to `proxy_header`.
         proxy_header: The header that they write.
+        eager: Whether the user is asked for when the request begins; otherwise for each record that needs it alone.
 
     Raises:
         ConfigError: One of them is wrong.
@@ -73,6 +97,7 @@ class Requests(Generic[Request]):
         session_id: Callable[[Request], str | None] | None,
         trusted_proxies: int,
         proxy_header: ProxyHeader,
+        eager: bool = True,
     ) -> None:
         for name, given in (("user", user), ("session_id", session_id)):
             if given is not None and not callable(given):
@@ -86,6 +111,7 @@ class Requests(Generic[Request]):
                 f"proxy_header={proxy_header!r} is unknown", f"use {' or '.join(map(repr, get_args(ProxyHeader)))}"
             )
         self._user = user
+        self._eager = eager
         self._session_id = session_id
         self._trusted_proxies = trusted_proxies
         self._proxy_header = proxy_header
@@ -121,6 +147,8 @@ class Requests(Generic[Request]):
         if self._user is None:
             return
         _find_user.set(partial(self._user, request))
+        if not self._eager:
+            return
         try:
             found: Any = self._user(request)
         except Exception:  # noqa: BLE001 - what it looks for may not be there yet: a record asks again, and says so
