@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypedDict, Unpack
 
 import opentelemetry.trace  # noqa: F401 - `build_record` looks it up, and must never find it half loaded
 from structlog import BoundLoggerBase, DropEvent
-from structlog.contextvars import merge_contextvars
+from structlog.contextvars import get_contextvars, merge_contextvars
 
 from otel_audit.build import build_record
 from otel_audit.catalog import Catalog, Durability, EventType, OnFailure, Outcome
+from otel_audit.clean import MARKS, Marks
 from otel_audit.errors import ArchiveError, AuditError, ConfigError, IntegrityError, InvalidRecord
 from otel_audit.otlp import Profile, encode
 from otel_audit.record import Actor, AuditRecord, Receipt, Session, Target
@@ -267,7 +268,10 @@ class AuditLogger(BoundLoggerBase):
             raise TypeError(f"{method}() takes no argument {unknown}: bind() values that are no argument")
         values: Any = {**self._context, **given, "event": type_}
         if len(copy_context()):
+            marks = values.get(MARKS)
             values = merge_contextvars(None, method, values)
+            if marks is not None and isinstance(bound := get_contextvars().get(MARKS), Marks):
+                values[MARKS] = Marks((*bound, *marks))  # the logger's alone would hide what came with a message
         if "host" not in values and recording.host is not None:
             values["host"] = recording.host
         if recording.processors:

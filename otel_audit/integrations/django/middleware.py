@@ -8,6 +8,7 @@ from typing import Any, Final
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.core.exceptions import PermissionDenied
 
+from otel_audit.integrations.attempts import exception_name
 from otel_audit.integrations.django.requests import FOUND, make_requests, request_session, who
 from otel_audit.integrations.web import Bound, Parts
 from otel_audit.logger import Arguments, AuditLogger
@@ -79,8 +80,7 @@ class AuditMiddleware:
     def process_exception(self, request: Any, exception: Exception) -> None:
         """Note why a view refused; what is recorded is the answer, whoever gives it."""
         if isinstance(exception, PermissionDenied):
-            kind = type(exception)
-            setattr(request, _ERROR, f"{kind.__module__}.{kind.__qualname__}")
+            setattr(request, _ERROR, exception_name(exception))
 
 
 def _denied(request: Any) -> tuple[AuditLogger, Arguments]:
