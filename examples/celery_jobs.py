@@ -12,8 +12,9 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
-from celery import Celery
+from celery import Celery, Task
 from structlog.contextvars import bound_contextvars
 
 import otel_audit
@@ -39,7 +40,7 @@ otel_audit.configure(archive=DIRECTORY / "audit.db", host="jobs.example")
 CeleryAudit(record={"failure", "retry"})
 
 
-@app.task
+@app.task(name="jobs.send_report")
 @audited("report.sent", target=lambda name: name)
 def send_report(name: str) -> None:
     """Send a report."""
@@ -47,10 +48,10 @@ def send_report(name: str) -> None:
         raise FileNotFoundError(name)
 
 
-@app.task(bind=True, max_retries=1, default_retry_delay=0)
-def fetch_report(self: Celery, name: str) -> None:
+@app.task(name="jobs.fetch_report", bind=True, max_retries=1, default_retry_delay=0)
+def fetch_report(self: Task[Any, Any], name: str) -> None:
     """Fetch a report from a service that is down, twice in vain."""
-    raise self.retry(exc=ConnectionError(name))  # type: ignore[attr-defined]
+    raise self.retry(exc=ConnectionError(name))
 
 
 def main() -> None:

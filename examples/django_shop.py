@@ -79,7 +79,7 @@ ORDERS = {1: "alice", 2: "alice", 3: "bob"}
 
 @login_required
 @audited("order.viewed", target=lambda number: number)
-def view_order(request: HttpRequest, number: int) -> HttpResponse:
+def view_order(_request: HttpRequest, number: int) -> HttpResponse:
     """Show an order."""
     if number not in ORDERS:
         raise Http404
@@ -88,7 +88,7 @@ def view_order(request: HttpRequest, number: int) -> HttpResponse:
 
 @csrf_exempt
 @permission_required("auth.delete_user", raise_exception=True)
-def close_shop(request: HttpRequest) -> HttpResponse:
+def close_shop(_request: HttpRequest) -> HttpResponse:
     """Do what only few may."""
     return HttpResponse("closed")
 

@@ -138,6 +138,7 @@ def _further(bound: Mapping[str, Any], cleaner: Cleaner) -> dict[str, Any]:
     kept: dict[str, Any] = {}
     room = MAX_CONTEXT
     given = {name: value for name, value in bound.items() if name not in _RESERVED}
+    plain: Any
     for name, value in given.items():
         label = f"custom.context.{name}"
         if value is None or isinstance(value, (bool, int)):
@@ -178,14 +179,14 @@ def unpack(packed: object) -> Carried:
     if actor := _actor(given.get("actor"), refused):
         values["actor"] = actor
     for name, value in list(_mapping(given, "context", refused).items())[:256]:
-        if name in _RESERVED or not isinstance(value, (str, int, float, bool, type(None))):
+        # structlog keeps a name that was once bound for ever.
+        if name in _RESERVED or len(name) > MAX_NAME or not isinstance(value, (str, int, float, type(None))):
             refused.append(name)
         else:
             values[name] = value
     marks = given.get("marks")
-    kept = (
-        [mark for mark in marks if isinstance(mark, str) and _MARK.fullmatch(mark)] if isinstance(marks, list) else []
-    )
+    marks = marks if isinstance(marks, list) else []
+    kept = [mark for mark in marks if isinstance(mark, str) and _MARK.fullmatch(mark)]
     if refused:
         kept.append("carried:refused")
     if kept:

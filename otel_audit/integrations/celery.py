@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, Final, Literal, get_args
 
 from celery import signals
+from celery.utils.dispatch import Signal
 
 from otel_audit.errors import ConfigError
 from otel_audit.integrations.attempts import exception_name
@@ -27,8 +28,8 @@ class CeleryAudit:
     """Carries what is bound where a task is sent into the task, from its creation on, in this process and its children.
 
     Create it where the Celery application is made, so that both senders and workers do. Session, user, host, actor,
-    further bound values and the trace go along in a header of bounded size, over retries and chains, too. A task that is
-    called eagerly records with what is bound around it. At a task's end the context is what it was before.
+    further bound values and the trace go along in a header of bounded size, over retries and chains, too. A task that
+    is called eagerly records with what is bound around it. At a task's end the context is what it was before.
 
     Celery calls receivers of its signals under guard: where the record of a failure or retry cannot be made, Celery
     logs the error, and nothing is raised. `otel_audit.integrations.audited.audited` on the task's function raises.
@@ -46,7 +47,7 @@ class CeleryAudit:
             if isinstance(record, str) or ending not in get_args(Ending):
                 raise ConfigError(f"record={record!r} is unknown", "give a set of 'failure' and 'retry'")
         self._logger = logger or get_logger("celery")
-        self._receivers = [
+        self._receivers: list[tuple[Signal, Callable[..., None]]] = [
             (signals.before_task_publish, self._publish),
             (signals.task_prerun, self._begin),
             (signals.task_postrun, self._end),
