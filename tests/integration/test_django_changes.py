@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.hashers import make_password
-from django.db import IntegrityError, transaction
+from django.db import transaction
 from django.test import Client
 from structlog.contextvars import bound_contextvars
 
@@ -120,11 +120,13 @@ def test_the_admin(archive_path: Path) -> None:
     assert client.post("/admin/auth/group/", many).status_code == 302
     assert client.post("/admin/auth/group/1/delete/", {"post": "yes"}).status_code == 302
     found = changes(archive_path)
-    assert [(record.type, record.action, record.target and record.target.id) for record in found] == [
+    told = [(record.type, record.action, record.target and record.target.id) for record in found]
+    assert told[:4] == [
         ("object.created", "CREATE", "1"), ("object.updated", "UPDATE", "1"), ("object.created", "CREATE", "2"),
-        ("object.created", "CREATE", "3"), *sorted([("object.deleted", "DELETE", n) for n in "32"], reverse=True),
-        ("object.deleted", "DELETE", "1"),
-    ] or [record.target and record.target.id for record in found][4:6] == ["2", "3"]  # fmt: skip
+        ("object.created", "CREATE", "3"),
+    ]  # fmt: skip
+    assert sorted(told[4:6]) == [("object.deleted", "DELETE", "2"), ("object.deleted", "DELETE", "3")]
+    assert told[6:] == [("object.deleted", "DELETE", "1")]
     assert {record.target and record.target.type for record in found} == {"auth.group"}
     assert {(record.user, record.user_id, record.source) for record in found} == {
         ("root", str(root.pk), "django.admin")
@@ -188,16 +190,19 @@ def test_a_rolled_back_change_leaves_no_record(archive_path: Path) -> None:
         alice.set_password(password)
         alice.save()
 
-    with pytest.raises(LookupError), transaction.atomic():
+    @transaction.atomic
+    def undone() -> None:
         change("undone")
         raise LookupError
+
+    with pytest.raises(LookupError):
+        undone()
     assert types(archive_path) == []
     with transaction.atomic():
         log.audit("immediate")
         change("kept")
-        with pytest.raises(LookupError), transaction.atomic():
-            change("undone")
-            raise LookupError
+        with pytest.raises(LookupError):
+            undone()
         audit_on_commit(log, "second", custom={"x": {"y": 1}})
         assert types(archive_path) == ["immediate"]
     assert types(archive_path) == ["immediate", "user.password.changed", "second"]
@@ -229,11 +234,15 @@ def test_other_functions_keep_no_record_from_being_made(archive_path: Path) -> N
         called.append("fail")
         raise LookupError
 
-    with pytest.raises(LookupError), transaction.atomic():
+    @transaction.atomic
+    def work() -> None:
         transaction.on_commit(fail)
         audit_on_commit(log, "one")
         transaction.on_commit(lambda: called.append("never"))
         audit_on_commit(log, "two")
+
+    with pytest.raises(LookupError):
+        work()
     assert (types(archive_path), called) == (["one", "two"], ["fail"])
 
 
@@ -242,12 +251,16 @@ def test_a_record_that_fails_after_the_commit(archive_path: Path, caplog: pytest
     """The change stays, all records are tried, the error comes out of the block, and is in the log in any case."""
     from django.contrib.auth.models import Group
 
-    log.audit("first")
-    with pytest.raises(ArchiveError), transaction.atomic():
+    @transaction.atomic
+    def work() -> None:
         Group.objects.create(name="kept")
         audit_on_commit(log, "one")
         audit_on_commit(log, "two")
         provider.current_provider().shutdown()
+
+    log.audit("first")
+    with pytest.raises(ArchiveError):
+        work()
     assert Group.objects.filter(name="kept").exists()
     assert caplog.text.count("was committed, and could not be recorded") == 2
 
@@ -265,6 +278,7 @@ def test_the_failure_policy_holds_after_the_commit(archive_path: Path, monkeypat
             audit_on_commit(log, "one")
             monkeypatch.setattr(writer, "write", full)
         monkeypatch.undo()
+        assert types(archive_path) == ["first"]
 
 
 @pytest.mark.usefixtures("_on_commit")
@@ -284,7 +298,11 @@ def test_logins_and_refusals_do_not_wait(archive_path: Path) -> None:
     """What was tried was tried: a failed login within a transaction that is rolled back is recorded."""
     from django.contrib.auth import authenticate
 
-    with pytest.raises(IntegrityError), transaction.atomic():
+    @transaction.atomic
+    def work() -> None:
         assert authenticate(None, username="mallory", password="x") is None
-        raise IntegrityError
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        work()
     assert [record.type for record in records(archive_path)] == ["user.login.failure"]
