@@ -8,6 +8,7 @@ from typing import Any, Final, Literal, get_args
 from celery import signals
 from celery.utils.dispatch import Signal
 
+from otel_audit import forksafe
 from otel_audit.errors import ConfigError
 from otel_audit.integrations.attempts import exception_name
 from otel_audit.integrations.carried import pack, unpack
@@ -51,6 +52,7 @@ class CeleryAudit:
             (signals.before_task_publish, self._publish),
             (signals.task_prerun, self._begin),
             (signals.task_postrun, self._end),
+            (signals.worker_process_shutdown, self._end_process),
             *([(signals.task_failure, self._failed)] if "failure" in record else []),
             *([(signals.task_retry, self._retried)] if "retry" in record else []),
         ]
@@ -78,6 +80,10 @@ class CeleryAudit:
         stay = getattr(task.request, _STAY, None)
         if stay is not None:
             stay.end()
+
+    def _end_process(self, **_: Any) -> None:
+        # A process of the pool ends without ``atexit``, e.g. once it has run `max_tasks_per_child` tasks.
+        forksafe.end_child()
 
     def _failed(self, *, sender: Any, task_id: str, exception: BaseException, **_: Any) -> None:
         self._ended("task.failure", sender, task_id, exception)
