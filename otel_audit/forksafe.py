@@ -59,7 +59,8 @@ def at_end_of_child(owner: T, function: Callable[[weakref.ref[T]], None]) -> Non
     Such children end without ``atexit``. To be called in the child: what was registered before a fork is forgotten.
     Celery's children end without billiard's own functions, too: their signal calls `end_child`.
     """
-    _endings[id(owner), function] = weakref.ref(owner)
+    key = (id(owner), function)
+    _endings[key] = weakref.ref(owner, lambda _: _endings.pop(key, None))
     for name in ("multiprocessing.util", "billiard.util"):
         if (util := sys.modules.get(name)) is not None:
             util.Finalize(owner, function, args=(weakref.ref(owner),), exitpriority=0)
@@ -69,7 +70,12 @@ def end_child() -> None:
     """Call what `at_end_of_child` was given, the last one first."""
     while _endings:
         (_, function), owner = _endings.popitem()
-        function(owner)
+        try:
+            function(owner)
+        except Exception:
+            import logging  # start-up time, as below
+
+            logging.getLogger("otel_audit").exception("%r failed at the end of a process", function)
 
 
 def _before() -> None:
@@ -115,8 +121,8 @@ def _in_parent() -> None:
 
 def _in_child() -> None:
     global _forker, _forking, _registering  # noqa: PLW0603 - threads that waited for the old locks are not here
-    _endings.clear()
     if _forker:
+        _endings.clear()
         _forking, _registering = threading.Lock(), threading.RLock()
         for member in reversed(_resting):
             member.after_fork_in_child()

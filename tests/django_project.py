@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import django
-from asgiref.sync import async_to_sync
 from django.conf import settings
 from structlog.contextvars import bind_contextvars
 
@@ -223,7 +222,8 @@ def project(archive: Path, **options: Any) -> Iterator[None]:
         with override_settings(OTEL_AUDIT=given):
             yield
     finally:
-        opened, provider._global = provider._global, before
+        opened = provider.global_provider()
+        provider._global = before
         configure_late(Settings)
         if opened is not None:
             opened.shutdown()
@@ -232,10 +232,4 @@ def project(archive: Path, **options: Any) -> Iterator[None]:
 
 def sent(response: Any) -> bytes:
     """Return the body of a streaming response."""
-    if not response.is_async:
-        return b"".join(response.streaming_content)
-
-    async def collect() -> bytes:
-        return b"".join([chunk async for chunk in response.streaming_content])
-
-    return async_to_sync(collect)()
+    return b"".join(response.streaming_content)

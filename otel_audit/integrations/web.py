@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
-from typing import Any, Final, Generic, NamedTuple, ParamSpec, Self, TypeVar, get_args
+from typing import Any, Final, Generic, NamedTuple, Self, TypeVar, get_args
 
 from structlog.contextvars import bind_contextvars, get_contextvars, unbind_contextvars
 from structlog.typing import EventDict, WrappedLogger
@@ -19,11 +19,9 @@ from otel_audit.integrations.forwarded import ProxyHeader, client_address
 from otel_audit.integrations.values import as_name
 from otel_audit.record import Session
 
-__all__ = ["Bound", "Parts", "Requests", "late_user", "latin_text", "request_user"]
+__all__ = ["Bound", "Requests", "late_user", "latin_text", "request_user"]
 
 Request = TypeVar("Request")
-P = ParamSpec("P")
-R = TypeVar("R")
 
 _MOST_PROXIES: Final = 32
 _log = logging.getLogger("otel_audit")
@@ -52,27 +50,6 @@ class Bound(NamedTuple):
         _find_user.set(self.finder)
         unbind_contextvars(*(get_contextvars().keys() - self.values.keys()))
         bind_contextvars(**self.values)
-
-
-class Parts:
-    """Runs the parts of a request, each with what the earlier ones bound.
-
-    Not in a context of its own: Flask's test client ends in the outer context what began in the request.
-    """
-
-    def __init__(self) -> None:
-        self._bound: Bound | None = None
-
-    def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run one part."""
-        before = Bound.now()
-        try:
-            if self._bound is not None:
-                self._bound.restore()
-            return function(*args, **kwargs)
-        finally:
-            self._bound = Bound.now()
-            before.restore()
 
 
 class Requests(Generic[Request]):

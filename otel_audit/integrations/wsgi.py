@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from otel_audit.integrations.forwarded import ProxyHeader
-from otel_audit.integrations.web import Parts, Requests, latin_text
+from otel_audit.integrations.web import Bound, Requests, latin_text
 from otel_audit.record import Session
 
 __all__ = ["AuditMiddleware", "Environ", "WSGIApp"]
 
 Environ = dict[str, Any]
 WSGIApp = Callable[[Environ, Any], Iterable[bytes]]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class AuditMiddleware:
@@ -53,7 +56,7 @@ class AuditMiddleware:
 
     def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
         """Call the application, with the request's session and user bound."""
-        parts = Parts()
+        parts = _Parts()
         parts.run(self._bind, environ)
         body = parts.run(self.app, environ, start_response)
         wrapper = environ.get("wsgi.file_wrapper")
@@ -74,10 +77,31 @@ class AuditMiddleware:
         return self._requests.session(environ, "http", environ.get("REMOTE_ADDR") or None, forwarded, client)
 
 
+class _Parts:
+    """Runs the parts of a request, each with what the earlier ones bound.
+
+    Not in a context of its own: Flask's test client ends in the outer context what began in the request.
+    """
+
+    def __init__(self) -> None:
+        self._bound: Bound | None = None
+
+    def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run one part."""
+        before = Bound.now()
+        try:
+            if self._bound is not None:
+                self._bound.restore()
+            return function(*args, **kwargs)
+        finally:
+            self._bound = Bound.now()
+            before.restore()
+
+
 class _Body:
     """Makes a response, and ends it, as parts of the request."""
 
-    def __init__(self, parts: Parts, body: Iterable[bytes]) -> None:
+    def __init__(self, parts: _Parts, body: Iterable[bytes]) -> None:
         self._parts = parts
         self._body = body
         self._chunks: Iterator[bytes] | None = None

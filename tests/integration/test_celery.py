@@ -185,6 +185,8 @@ def jobs(directory: Path, *options: str, **environ: str) -> Iterator[Any]:
         try:
             output, _ = worker.communicate(timeout=30)
         except subprocess.TimeoutExpired:
+            worker.send_signal(signal.SIGUSR1)
+            time.sleep(3)
             worker.kill()
             output, _ = worker.communicate()
         assert worker.returncode == 0, output

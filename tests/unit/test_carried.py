@@ -193,8 +193,9 @@ def test_what_a_message_may_not_say() -> None:
 def test_marks_of_the_logger_stay_beside_those_of_the_message() -> None:
     """A logger with marks of its own hides none of those that were carried."""
     tape = Tape()
+    logger = bound_logger(tape).bind(**{MARKS: Marks(("target:unresolved:KeyError",))})
     with bound_contextvars(**{MARKS: Marks(("user:escaped",))}):
-        bound_logger(tape, **{MARKS: Marks(("target:unresolved:KeyError",))}).audit("t")
+        logger.audit("t")
     assert tape.record.altered == ("user:escaped", "target:unresolved:KeyError")
 
 

@@ -10,7 +10,7 @@ from django.core.exceptions import PermissionDenied
 
 from otel_audit.integrations.attempts import exception_name
 from otel_audit.integrations.django.requests import FOUND, make_requests, request_session, who
-from otel_audit.integrations.web import Bound, Parts
+from otel_audit.integrations.web import Bound
 from otel_audit.logger import Arguments, AuditLogger
 from otel_audit.provider import current_provider, get_logger
 
@@ -51,19 +51,12 @@ class AuditMiddleware:
         """Answer a request, with its session and user bound."""
         if self._async:
             return self._answer_async(request)
-        parts = Parts()
-        parts.run(self._requests.bind, request, request_session(self._requests, request))
-        response = parts.run(self._answer, request)
-        if _streams(response) and not response.is_async:
-            response.streaming_content = _chunks(parts, response.streaming_content)
-        return response
-
-    def _answer(self, request: Any) -> Any:
-        response = self._get_response(request)
-        if response.status_code == 403:
-            logger, arguments = _denied(request)
-            logger.audit("permission.denied", **arguments)
-        return response
+        with self._requests.bound(request, request_session(self._requests, request)):
+            response = self._get_response(request)
+            if response.status_code == 403:
+                logger, arguments = _denied(request)
+                logger.audit("permission.denied", **arguments)
+            return _streamed(response, Bound.now())
 
     async def _answer_async(self, request: Any) -> Any:
         with self._requests.bound(request, request_session(self._requests, request)):
@@ -72,10 +65,7 @@ class AuditMiddleware:
                 await _find_async(request)
                 logger, arguments = _denied(request)
                 await logger.aaudit("permission.denied", **arguments)
-            bound = Bound.now()
-        if _streams(response) and response.is_async:
-            response.streaming_content = _chunks_async(bound, response.streaming_content)
-        return response
+            return _streamed(response, Bound.now())
 
     def process_exception(self, request: Any, exception: Exception) -> None:
         """Note why a view refused; what is recorded is the answer, whoever gives it."""
@@ -120,18 +110,27 @@ async def _find_async(request: Any) -> None:
         return
 
 
-def _streams(response: Any) -> bool:
+def _streamed(response: Any, bound: Bound) -> Any:
+    """Return the response, whose parts are made with what the request has bound, whenever the server asks for them."""
     # A file is sent as it is: nothing of the application runs any more, and servers do it faster.
-    return getattr(response, "streaming", False) and getattr(response, "file_to_stream", None) is None
+    if getattr(response, "streaming", False) and getattr(response, "file_to_stream", None) is None:
+        wrap: Callable[..., Any] = _chunks_async if response.is_async else _chunks
+        response.streaming_content = wrap(bound, response.streaming_content)
+    return response
 
 
-def _chunks(parts: Parts, content: Any) -> Iterator[bytes]:
-    chunks = parts.run(iter, content)
+def _chunks(bound: Bound, content: Any) -> Iterator[bytes]:
+    chunks = iter(content)
     while True:
+        before = Bound.now()
+        bound.restore()
         try:
-            chunk = parts.run(next, chunks)
+            chunk = next(chunks)
         except StopIteration:
             return
+        finally:
+            bound = Bound.now()
+            before.restore()
         yield chunk
 
 
