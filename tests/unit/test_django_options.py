@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -100,9 +101,17 @@ def test_the_command_line_is_told_everything(tmp_path: Path, monkeypatch: pytest
         "timeout": 5.0,
         "compression": "none",
     }
-    stale = {"OTEL_LOGS_EXPORTER": "none", "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "http://127.0.0.1:1"}
-    environment = command_environment(given, stale)
+    for name, value in {
+        "OTEL_EXPORTER_OTLP_HEADERS": "authorization=old,x-tenant=a",
+        "OTEL_RESOURCE_ATTRIBUTES": "deployment=us,zone=b",
+        "OTEL_SERVICE_NAME": "old",
+    }.items():
+        monkeypatch.setenv(name, value)
     expected = Config.load(**given)
+    stale = {"OTEL_LOGS_EXPORTER": "none", "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "http://127.0.0.1:1"}
+    environment = command_environment(given, {**os.environ, **stale})
+    for name in os.environ.keys() - environment.keys():
+        monkeypatch.delenv(name)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     told = Config.load()
@@ -118,7 +127,8 @@ def test_the_command_line_is_told_everything(tmp_path: Path, monkeypatch: pytest
     ):
         assert getattr(told, field) == getattr(expected, field)
     assert told.retention == expected.retention
-    assert told.resource.items() >= {"service.name": "shop, and more", "deployment": "eu"}.items()
+    assert told.resource == expected.resource
+    assert told.resource.items() >= {"service.name": "shop, and more", "deployment": "eu", "zone": "b"}.items()
     assert len(told.processors) == len(expected.processors)
 
 

@@ -21,18 +21,25 @@ def command_environment(settings: Settings, environ: Mapping[str, str]) -> dict[
         settings: Those of the project's provider.
         environ: The environment of this process.
     """
-    names = {name: value for name, value in settings.items() if value is not None}
+    names: dict[str, Any] = {name: value for name, value in settings.items() if value is not None}
     told = dict(environ)
     if "endpoint" in names:
         # These would win over it.
         for name in ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "OTEL_LOGS_EXPORTER"):
             told.pop(name, None)
+    if "service.name" in getattr(names.get("resource"), "attributes", names.get("resource", ())):
+        told.pop("OTEL_SERVICE_NAME", None)
     for name, value in names.items():
         for variable, write in _VARIABLES.get(name, ()):
             text = write(value)
             if text is not None:
-                told[variable] = text
+                told[variable] = text if write is not _pairs else ",".join(filter(None, [_given(variable, told), text]))
     return told
+
+
+def _given(variable: str, environ: Mapping[str, str]) -> str | None:
+    """Return the pairs that the environment has; further ones join them, and win."""
+    return environ.get(variable) or environ.get(variable.replace("_LOGS_HEADERS", "_HEADERS"))
 
 
 def _path(value: Any) -> str | None:
