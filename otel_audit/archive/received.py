@@ -8,14 +8,15 @@ id's record holds is compared; one whose content was erased or pruned counts as 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import apsw
 
 from otel_audit.archive.commit import Header, Row, row_of
 from otel_audit.archive.leaf import RECEIVED, header_digest
-from otel_audit.otlp import decode, encode
+from otel_audit.build import named_record_id, new_record_id
+from otel_audit.otlp import Profile, decode, encode
 from otel_audit.record import AuditRecord, Receipt
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ _FOUND: Final = (
     "SELECT record_id, sequence, observed, leaf, digest, otlp FROM json_each(?) CROSS JOIN record INDEXED BY received"
     " ON kind = 0 AND record_id = unhex(value) LEFT JOIN resource ON resource.id = record.resource ORDER BY sequence"
 )
+_ATTEMPTS: Final = 16
+"""How many other ids are tried for a record whose id is taken, before it gets a random one."""
 _OF_RECORDING: Final = ("timestamp:future", "timestamp:out-of-range:", "signature:")
 """What marks of the moment and the place of recording begin with: they are no content."""
 
@@ -40,12 +43,21 @@ class Foreign(NamedTuple):
         otlp: Its bytes, as `otel_audit.otlp.encode` makes them.
         resource: Bytes of the OTLP ``Resource`` that it belongs to.
         scope: Bytes of the OTLP ``InstrumentationScope``.
+        rename: Whether it is recorded under an id of its own, and marked, where another record has its id.
+        profile: How `otlp` was made.
     """
 
     record: AuditRecord
     otlp: bytes
     resource: bytes = b""
     scope: bytes = b""
+    rename: bool = False
+    profile: Profile = "logs"
+
+    @property
+    def header(self) -> Header:
+        """What it is shipped under."""
+        return self.resource, self.scope
 
 
 class Kept(NamedTuple):
@@ -54,8 +66,8 @@ class Kept(NamedTuple):
     Args:
         outcome: ``recorded``; ``repeat``: it had been recorded before, or stands earlier in the same batch;
             ``conflict``: another record has its id, and this one was **not** recorded.
-        receipt: Of the record that has the id. Where that was there before, its time is the record's own time of
-            recording.
+        receipt: Of the record that has the id; of one that was renamed, its own, with the new id. Where that record
+            was there before, the receipt's time is the record's own time of recording.
     """
 
     outcome: Literal["recorded", "repeat", "conflict"]
@@ -85,44 +97,44 @@ def keep(writer: Writer, batch: Sequence[Foreign], timeout: float = 10.0) -> lis
     return batched.kept(first, leaves, time.time_ns())
 
 
+_Fate = tuple[Literal["recorded", "repeat", "conflict"], "int | Receipt"]
+"""What became of a record, and its place among the new ones, or the receipt of what is there."""
+
+
 class _Batch:
     """Sorts out, within the transaction, which records of a batch are new."""
 
     def __init__(self, batch: Sequence[Foreign]) -> None:
         self._batch = batch
         self._new: list[Foreign] = []
-        # Of each record: what became of it, and its place among the new ones, or the receipt of what is there.
-        self._fates: list[tuple[Literal["recorded", "repeat", "conflict"], int | Receipt]] = []
+        self._places: dict[str, int] = {}
+        self._fates: list[_Fate] = []
 
     def groups(self, connection: apsw.Connection, _tree: Frontier) -> Iterator[tuple[Header, list[Row]]]:
         """Iterate over the rows of what is new, with what they are shipped under."""
-        there = self._there(connection)
-        places: dict[str, int] = {}
+        there = _there(connection, [foreign.record.record_id for foreign in self._batch])
         for foreign in self._batch:
-            identity = foreign.record.record_id
-            place = places.get(identity)
-            if found := there.get(identity):
-                self._fates.append(_compared(foreign, found))
-            elif place is not None:
-                same = _content(foreign.record) == _content(self._new[place].record)
-                same = same and foreign[2:] == self._new[place][2:]
-                self._fates.append(("repeat" if same else "conflict", place))
-            else:
-                places[identity] = len(self._new)
-                self._fates.append(("recorded", len(self._new)))
-                self._new.append(foreign)
+            fate = self._settled(foreign, there)
+            for attempt in range(_ATTEMPTS + 1):
+                if fate[0] != "conflict" or not foreign.rename:
+                    break
+                renamed = _renamed(foreign, attempt)
+                fate = self._settled(renamed, _there(connection, [renamed.record.record_id]))
+            self._fates.append(fate)
         return _grouped(self._new)
 
-    def _there(self, connection: apsw.Connection) -> dict[str, list[tuple[Any, ...]]]:
-        """Return what the archive holds under the ids of the batch."""
-        import json  # start-up time: nothing else here needs it
-
-        wanted = {foreign.record.record_id.replace("-", ""): foreign.record.record_id for foreign in self._batch}
-        found: dict[str, list[tuple[Any, ...]]] = {}
-        rows: Any = connection.execute(_FOUND, (json.dumps(list(wanted)),))
-        for identity, *row in rows:
-            found.setdefault(wanted[identity.hex()], []).append(tuple(row))
-        return found
+    def _settled(self, foreign: Foreign, there: Mapping[str, Sequence[tuple[Any, ...]]]) -> _Fate:
+        """Find out what becomes of a record; one that is new is added to those that are."""
+        identity = foreign.record.record_id
+        if found := there.get(identity):
+            return _compared(foreign, found)
+        if (place := self._places.get(identity)) is None:
+            place = self._places[identity] = len(self._new)
+            self._new.append(foreign)
+            return "recorded", place
+        other = self._new[place]
+        same = foreign.header == other.header and _content(foreign.record) == _content(other.record)
+        return "repeat" if same else "conflict", place
 
     def kept(self, first: int, leaves: Sequence[bytes], committed: int) -> list[Kept]:
         """Return what became of each record, once the new ones are committed."""
@@ -133,20 +145,44 @@ class _Batch:
         return [Kept(outcome, receipts[at] if isinstance(at, int) else at) for outcome, at in self._fates]
 
 
+def _there(connection: apsw.Connection, identities: Sequence[str]) -> dict[str, list[tuple[Any, ...]]]:
+    """Return what the archive holds under some ids."""
+    import json  # start-up time: nothing else here needs it
+
+    wanted = {identity.replace("-", ""): identity for identity in identities}
+    found: dict[str, list[tuple[Any, ...]]] = {}
+    rows: Any = connection.execute(_FOUND, (json.dumps(list(wanted)),))
+    for identity, *row in rows:
+        found.setdefault(wanted[identity.hex()], []).append(tuple(row))
+    return found
+
+
+def _renamed(foreign: Foreign, attempt: int) -> Foreign:
+    """Return a record under another id, which tells nothing of its content: it stays when that is erased."""
+    taken = foreign.record.record_id
+    if attempt < _ATTEMPTS:
+        # The same at each arrival, so that it is recognised when it comes again.
+        identity = named_record_id(f"{taken} {attempt}")
+    else:
+        identity = new_record_id(foreign.record.observed)
+    record = foreign.record._replace(record_id=identity, altered=(*foreign.record.altered, f"record_id:taken:{taken}"))
+    return foreign._replace(record=record, otlp=encode(record, foreign.profile))
+
+
 def _grouped(new: Sequence[Foreign]) -> Iterator[tuple[Header, list[Row]]]:
     """Iterate over the rows, those together that stand together and are shipped under the same."""
     rows: list[Row] = []
     header: Header = (b"", b"")
-    for record, otlp, resource, scope in new:
-        if rows and header != (resource, scope):
+    for foreign in new:
+        if rows and header != foreign.header:
             yield header, rows
             rows = []
-        header = (resource, scope)
-        rows.append(row_of(record, otlp, RECEIVED))
+        header = foreign.header
+        rows.append(row_of(foreign.record, foreign.otlp, RECEIVED))
     yield header, rows
 
 
-def _compared(foreign: Foreign, found: Sequence[tuple[Any, ...]]) -> tuple[Literal["repeat", "conflict"], Receipt]:
+def _compared(foreign: Foreign, found: Sequence[tuple[Any, ...]]) -> _Fate:
     """Compare a record with what has its id: as a rule one row."""
     identity = foreign.record.record_id
     content, digest = _content(foreign.record), header_digest(foreign.resource, foreign.scope)

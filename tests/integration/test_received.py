@@ -116,6 +116,24 @@ def test_the_same_id_with_other_content_is_reported(archive_path: Path, other: d
     assert_sound(archive_path, records=2)
 
 
+def test_a_record_whose_id_is_taken_can_be_renamed(archive_path: Path) -> None:
+    """It is recorded under another id, marked, and recognised when it comes again; however many share one id."""
+    users = [f"user{number}" for number in range(20)]
+    same_id = [foreign(1, user=user)._replace(rename=True) for user in users]
+    with opened(archive_path) as provider:
+        first = keep(provider.writer, same_id)
+        again = keep(provider.writer, same_id[:10])
+    assert outcomes(first) == [("recorded", number + 1) for number in range(20)]
+    assert outcomes(again) == [("repeat", number + 1) for number in range(10)]
+    assert [one.receipt.record_id for one in again] == [one.receipt.record_id for one in first[:10]]
+    with open_archive(archive_path) as archive:
+        records = list(archive.query(oldest_first=True))
+    assert [record.user for record in records] == users
+    assert [record.altered for record in records[1:]] == [(f"record_id:taken:{IDS[1]}",)] * 19
+    assert len({record.record_id for record in records}) == 20
+    assert verify(archive_path).intact
+
+
 def test_values_that_do_not_equal_themselves_are_recognised(archive_path: Path) -> None:
     """A record with a NaN, and one that was marked as of the future, are repeats like any other."""
     odd: dict[str, Any] = {"custom": {"a": {"b": math.nan, "c": [1.5, {"d": b"x"}]}}}
