@@ -160,10 +160,9 @@ def _there(connection: apsw.Connection, identities: Sequence[str]) -> dict[str, 
 def _renamed(foreign: Foreign, attempt: int) -> Foreign:
     """Return a record under another id, which tells nothing of its content: it stays when that is erased."""
     taken = foreign.record.record_id
-    if attempt < _ATTEMPTS:
-        # The same at each arrival, so that it is recognised when it comes again.
-        identity = named_record_id(f"{taken} {attempt}")
-    else:
+    # The same at each arrival, so that it is recognised when it comes again.
+    identity = named_record_id(f"{taken} {attempt}")
+    if attempt == _ATTEMPTS:
         identity = new_record_id(foreign.record.observed)
     record = foreign.record._replace(record_id=identity, altered=(*foreign.record.altered, f"record_id:taken:{taken}"))
     return foreign._replace(record=record, otlp=encode(record, foreign.profile))
