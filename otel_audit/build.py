@@ -135,7 +135,7 @@ def new_record_id(nanoseconds: int) -> str:
 
 def named_record_id(name: str) -> str:
     """Return the UUIDv8 (RFC 9562) that a name always gives."""
-    digits = hashlib.sha256(b"otel-audit/v1/record-id\0" + name.encode()).hexdigest()
+    digits = hashlib.sha256(b"otel-audit/v1/record-id\0" + name.encode(errors="backslashreplace")).hexdigest()
     return (
         f"{digits[:8]}-{digits[8:12]}-8{digits[13:16]}-{'89ab'[int(digits[16], 16) & 3]}{digits[17:20]}-{digits[20:32]}"
     )

@@ -16,16 +16,21 @@ from otel_audit import attributes as keys
 from otel_audit.catalog import ActorType, Outcome
 from otel_audit.record import Actor, Session, Target, address_type
 
-__all__ = ["AUDIT_PREFIX", "GROUP", "UNNAMED", "AuditCall", "ForeignLog", "read_call"]
+__all__ = ["AUDIT_PREFIX", "GROUP", "OBSERVED", "ORIGIN", "UNNAMED", "AuditCall", "ForeignLog", "read_call"]
 
 AUDIT_PREFIX: Final = "audit."
 UNNAMED: Final = "log.audit"
 """The type of a record without an event name."""
 GROUP: Final = "otel"
 """The custom group of what has no other place."""
+ORIGIN: Final = "origin"
+"""The custom group of what the producer of a received record, or an archive before this one, said of it."""
+OBSERVED: Final = "observed_time_unix_nano"
+"""The field in it of when it was observed there."""
 
 _NOBODY: Final = frozenset({"", "anonymous", "unknown"})  # what the draft puts where the actor is not known
 _GROUP_NAME = re.compile(r"[A-Za-z0-9_-]+")
+_RESERVED: Final = frozenset({GROUP})
 _SHOWN: Final = 64
 
 
@@ -87,8 +92,13 @@ class AuditCall:
     marks: tuple[str, ...]
 
 
-def read_call(log: ForeignLog) -> AuditCall:
-    """Return the audit call for a log record; what has no place in it goes to the custom group ``otel``."""
+def read_call(log: ForeignLog, reserved: frozenset[str] = _RESERVED) -> AuditCall:
+    """Return the audit call for a log record; what has no place in it goes to the custom group ``otel``.
+
+    Args:
+        log: The log record.
+        reserved: Custom groups that the record cannot fill itself: such fields stay among its other attributes.
+    """
     reading = _Reading(log.attributes)
     type_ = reading.plain(log.event_name, "type")
     if not type_:
@@ -103,7 +113,7 @@ def read_call(log: ForeignLog) -> AuditCall:
     reading.time(log.time, log.observed, arguments)
     span = reading.span(log.trace_id, log.span_id, log.trace_flags)
     reading.other(log)
-    custom = reading.custom()
+    custom = reading.custom(reserved)
     if reading.left:
         reading.rest["attributes"] = reading.left
     if reading.rest:
@@ -215,12 +225,12 @@ class _Reading:
         )
         return None if session == Session() else session
 
-    def custom(self) -> dict[str, dict[str, Any]]:
+    def custom(self, reserved: frozenset[str]) -> dict[str, dict[str, Any]]:
         """Take the custom fields, ``otel_audit.custom.<group>.<field>``."""
         groups: dict[str, dict[str, Any]] = {}
         for key in [key for key in self.left if isinstance(key, str) and key.startswith(keys.CUSTOM_PREFIX)]:
             group, _, field = key.removeprefix(keys.CUSTOM_PREFIX).partition(".")
-            if field and group != GROUP and _GROUP_NAME.fullmatch(group):
+            if field and group not in reserved and _GROUP_NAME.fullmatch(group):
                 groups.setdefault(group, {})[field] = self.left.pop(key)
         return groups
 

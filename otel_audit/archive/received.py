@@ -16,6 +16,7 @@ import apsw
 from otel_audit.archive.commit import Header, Row, row_of
 from otel_audit.archive.leaf import RECEIVED, header_digest
 from otel_audit.build import named_record_id, new_record_id
+from otel_audit.foreign import OBSERVED, ORIGIN
 from otel_audit.otlp import Profile, decode, encode
 from otel_audit.record import AuditRecord, Receipt
 
@@ -201,8 +202,13 @@ def _stored_content(otlp: bytes, identity: str) -> bytes:
 
 def _content(record: AuditRecord) -> bytes:
     """Return a record's content, as bytes: values that are no number do not equal themselves."""
+    custom = record.custom
+    if OBSERVED in (origin := custom.get(ORIGIN, {})):
+        # Whoever sends it again may have observed it again.
+        custom = {**custom, ORIGIN: {name: value for name, value in origin.items() if name != OBSERVED}}
     return encode(
         record._replace(
+            custom=custom,
             # A record without a time of its own got that of its recording.
             time=0 if record.time == record.observed else record.time,
             observed=0,
