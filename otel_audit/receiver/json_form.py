@@ -1,8 +1,8 @@
 """Reads OTLP requests in JSON, as the specification has it: ids in hex, 64-bit numbers as text, bytes in base64.
 
 Names are accepted in both forms that protobuf's JSON allows, ``resourceLogs`` and ``resource_logs``; unknown ones are
-ignored. What a client of the producer can choose never makes a request malformed: text that is no Unicode, numbers of any
-length, values nested to any depth.
+ignored. What a client of the producer can choose never makes a request malformed: text that is no Unicode, numbers of
+any length, values nested to any depth.
 """
 
 from __future__ import annotations
