@@ -41,7 +41,7 @@ def refused(form: str, status: int, message: str, headers: Mapping[str, str] | N
         body = json.dumps({"code": code, "message": message}).encode()
     else:
         body = varint(1 << 3 | VARINT) + varint(code) + delimited(2, message.encode())
-    return Response(body, status, dict(headers or {}), media_type=form)
+    return Response(body, status, dict(headers or {}), media_type=JSON if form == JSON else PROTOBUF)
 
 
 def _plain(kept: Kept) -> dict[str, Any]:

@@ -6,10 +6,10 @@ import asyncio
 import hmac
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from starlette.applications import Starlette
@@ -72,11 +72,12 @@ class _Held:
     size: int = 0
 
 
-@dataclass(frozen=True, slots=True)
 class _Refusal(Exception):
-    status: int
-    message: str
-    headers: dict[str, str] = field(default_factory=dict)
+    """Ends a request that is not recorded."""
+
+    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status, self.message, self.headers = status, message, headers
 
 
 class Receiver:

@@ -91,7 +91,8 @@ class Translator:
         if log.observed:
             origin[OBSERVED] = log.observed
             # As good a time of the event as there is.
-            log.time, log.observed = log.time or log.observed, None
+            log.time = log.time or log.observed
+        log.observed = None
         if (log.severity_number, log.severity_text) == _SEVERITIES.get(str(attributes.get(keys.OUTCOME))):
             log.severity_number = log.severity_text = None
         call = read_call(log, _RESERVED)
