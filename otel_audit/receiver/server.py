@@ -130,7 +130,8 @@ def listen(address: Address, door: Door, config: Config) -> socket.socket:
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
         listening = socket.create_server((address.host, address.port), family=family, backlog=1_024)
     except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or error
+        # Python adds the address to some, which the message names already.
+        reason = str(getattr(error, "strerror", None) or error).partition(" (")[0]
         raise ConfigError(
             f"cannot listen on {address}: {reason}",
             "find out what uses the port (ss -ltnp), or give another one with --listen",
