@@ -37,7 +37,6 @@ _TIMES = struct.Struct("<BQBQ")  # time_unix_nano (field 1), observed_time_unix_
 _TRACE = struct.Struct("<BB16sBB8sBI")  # trace_id (9), span_id (10), flags (8)
 _DOUBLE = struct.Struct("<d")
 _MASK = (1 << 64) - 1
-_NO_ATTRIBUTES: Final[Mapping[str, Value]] = {}
 _DEEPEST: Final = 100
 """Deepest nesting that is read: far more than is ever written, and no more than Python's stack bears."""
 
@@ -179,10 +178,10 @@ def encode_resource(attributes: Mapping[str, Value]) -> bytes:
     return b"".join(delimited(1, _pair(key, value)) for key, value in attributes.items())
 
 
-def encode_scope(name: str, version: str, attributes: Mapping[str, Value] = _NO_ATTRIBUTES) -> bytes:
+def encode_scope(name: str, version: str, attributes: Iterable[tuple[str, Value]] = ()) -> bytes:
     """Return the bytes of an OTLP ``InstrumentationScope``; empty for one that says nothing."""
     texts = delimited(1, name.encode()) + delimited(2, version.encode()) if name or version else b""
-    return texts + b"".join(delimited(3, _pair(key, value)) for key, value in attributes.items())
+    return texts + b"".join(delimited(3, _pair(key, value)) for key, value in attributes)
 
 
 def shipped(otlp: bytes, record_id: str, sequence: int, stream: bytes) -> bytes:

@@ -77,7 +77,7 @@ class Translator:
             marks.append("resource:missing")
         texts = Cleaner()
         name, version = texts.text(group.scope_name, "scope"), texts.text(group.scope_version, "scope")
-        scope = encode_scope(name, version, _clean(group.scope, "scope", marks))
+        scope = encode_scope(name, version, _clean(group.scope, "scope", marks).items())
         marks += texts.marks
         for log in group.logs:
             log.scope_name, log.source = name, service
