@@ -179,8 +179,8 @@ def encode_resource(attributes: Mapping[str, Value]) -> bytes:
 
 
 def encode_scope(name: str, version: str, attributes: Iterable[tuple[str, Value]] = ()) -> bytes:
-    """Return the bytes of an OTLP ``InstrumentationScope``; empty for one that says nothing."""
-    texts = delimited(1, name.encode()) + delimited(2, version.encode()) if name or version else b""
+    """Return the bytes of an OTLP ``InstrumentationScope``; empty for one without name and attributes."""
+    texts = delimited(1, name.encode()) + delimited(2, version.encode()) if name else b""
     return texts + b"".join(delimited(3, _pair(key, value)) for key, value in attributes)
 
 
