@@ -71,6 +71,7 @@ _SCHEMA: Final = (
     "ALTER TABLE record RENAME COLUMN user TO account",
     "ALTER TABLE zone RENAME TO zones",
     "ALTER TABLE dead_letter DROP COLUMN requeued",
+    "DROP INDEX received",
     "DROP TABLE posting",
     "DROP TABLE dead_letter",
     "DROP TABLE meta",

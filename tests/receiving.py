@@ -8,7 +8,6 @@ import json
 import re
 import ssl
 import subprocess
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -200,11 +199,3 @@ def records(archive: Path) -> Sequence[AuditRecord]:
     """Return the records of an archive, oldest first."""
     with open_archive(archive) as opened:
         return list(opened.query(oldest_first=True))
-
-
-def wait_for_records(archive: Path, count: int, seconds: float = 30.0) -> None:
-    """Wait until an archive holds so many records."""
-    deadline = time.monotonic() + seconds
-    while not archive.exists() or len(records(archive)) < count:
-        assert time.monotonic() < deadline, "they did not come in time"
-        time.sleep(0.05)

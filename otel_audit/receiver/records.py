@@ -69,8 +69,10 @@ class Translator:
         attributes = _clean(group.resource, "resource", marks)
         named = attributes.get("service.name")
         service = named if isinstance(named, str) and named else "opentelemetry"
+        # What came through a receiver before has such names already, beside those of that receiver.
+        claimed = (*_PREFIXES, keys.ORIGIN_PREFIX)
         renamed = {
-            keys.ORIGIN_PREFIX + key if key.startswith(_PREFIXES) else key: attributes[key] for key in attributes
+            keys.ORIGIN_PREFIX + key if key.startswith(claimed) else key: value for key, value in attributes.items()
         }
         resource = encode_resource(renamed | self._own)
         if not attributes:
