@@ -36,6 +36,7 @@ verify-proof, so that 2 always says there: not verifiable; 70 a fault of otel-au
         "keys",
         "prove",
         "prune",
+        "receive",
         "record",
         "requeue",
         "ship",
