@@ -169,11 +169,15 @@ def _session(element: Element) -> tuple[Session, dict[str, Any]]:
         None if place is None else place.attributes.get("country"),
         None if place is None else place.attributes.get("continent"),
     )
-    taken = [child for child in (address, client) if child is not None]
-    left = {name: value for name, value in element.attributes.items() if name not in {"id", "type"}}
+    # What holds more than the session takes of it stands in the rest, too.
+    taken = [
+        child for child in (address, client) if child is not None and not child.attributes and not child.elements()
+    ]
+    left: dict[str, Any] = {name: text for name, text in element.attributes.items() if name not in {"id", "type"}}
     if place is not None:
         taken.append(place)
-        left |= {f"location_{name}": value for name, value in _fields(place).items() if name == "text"}
+        more = _fields(place)
+        left |= {f"location_{name}": more[name] for name in more if name not in {"country", "continent"}}
     others = [child for child in element.children if not any(child is known for known in taken)]
     return session, _fields(Element("session", "", left, tuple(others)))
 

@@ -132,5 +132,5 @@ def test_ci_has_prosody(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(pytest.skip.Exception, match="apt-get install prosody"):
         needs_prosody()
     monkeypatch.setenv("CI", "true")
-    with pytest.raises(AssertionError, match="CI needs the package prosody"):
+    with pytest.raises(AssertionError, match="CI needs the packages: prosody"):
         needs_prosody()

@@ -175,6 +175,20 @@ def test_networks_are_no_fault() -> None:
     assert record.altered == ("session.ip:truncated",)
 
 
+def test_what_a_session_has_no_field_for() -> None:
+    """Whatever else an element of a session holds is kept beside it."""
+    session = element_of_xml(
+        b"<session id='1' shard='7'><remote-ip v='4'>203.0.113.7</remote-ip><client>Gajim<x/></client>"
+        b"<location country='DE' city='Bonn'>Germany<code/></location><other/></session>"
+    )
+    record = recorded(read_event(entry(Element("audit-event", "", {"type": "a", "source": "b"}, (session,))), HOST))
+    assert record.session == Session("1", None, "203.0.113.7", "Gajim", "DE")
+    assert record.custom["session"] == {
+        "shard": "7", "location_city": "Bonn", "location_text": "Germany", "location_code": "",
+        "remote-ip": {"text": "203.0.113.7", "v": "4"}, "client": {"text": "Gajim", "x": ""}, "other": "",
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
