@@ -87,7 +87,7 @@ class JsonReceiver:
             server.shutdown()
             server.server_close()
 
-    def wait_for(self, count: int, seconds: float = 20.0) -> list[dict[str, Any]]:
+    def wait_for(self, count: int, seconds: float = 60.0) -> list[dict[str, Any]]:
         """Return the accepted records when there are so many, each as `flat` says.
 
         Raises:
