@@ -33,6 +33,7 @@ verify-proof, so that 2 always says there: not verifiable; 70 a fault of otel-au
         "erase",
         "export",
         "hold",
+        "import",
         "keys",
         "prove",
         "prune",
