@@ -107,7 +107,7 @@ def test_the_second_best_id(provider: AuditProvider) -> None:
 
 
 def test_one_resource_of_many_scopes(provider: AuditProvider) -> None:
-    """It is stored once for each scope: where that is too much, the request is to be split, before it fills the disk."""
+    """It is stored for each scope: where that is too much, the request is to be split, before it fills the disk."""
     resource = {f"key{number}": "x" * 16_000 for number in range(15)}
     groups = [LogGroup(resource, f"scope{number}", logs=[log()]) for number in range(60)]
     assert len(Translator(provider).records(groups, rename=False)) == 60
