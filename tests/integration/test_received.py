@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -139,7 +140,12 @@ def test_many_that_share_one_id_are_looked_up_together(archive_path: Path, monke
     """One request full of them holds the archive no longer than others do: each id is asked for once, not by each."""
     asked: list[str] = []
     there: Any = received._there
-    monkeypatch.setattr(received, "_there", lambda at, ids: asked.extend(ids) or there(at, ids))
+
+    def noted(connection: apsw.Connection, ids: list[str]) -> Any:
+        asked.extend(ids)
+        return there(connection, ids)
+
+    monkeypatch.setattr(received, "_there", noted)
     same_id = [foreign(1, user=f"user{number}")._replace(rename=True) for number in range(100)]
     with opened(archive_path) as provider:
         assert {one.outcome for one in keep(provider.writer, same_id)} == {"recorded"}
