@@ -17,6 +17,7 @@ from pathlib import Path
 
 from tests.bench.machine import describe
 from tests.faults.frame import Outcome
+from tests.faults.injection import unmount_below
 from tests.faults.table import as_markdown, as_text
 
 _BEGIN, _END = "<!-- table: begin -->", "<!-- table: end -->"
@@ -64,7 +65,11 @@ def _apart(name: str, arguments: argparse.Namespace) -> Outcome:
     if arguments.cycles is not None:
         command += ["--cycles", str(arguments.cycles)]
     with tempfile.TemporaryDirectory(prefix="otel-audit-faults-", dir=arguments.directory) as folder:
-        done = subprocess.run(command, stdout=subprocess.PIPE, env=_environment(Path(folder)), cwd=folder, check=False)
+        try:
+            environment = _environment(Path(folder))
+            done = subprocess.run(command, stdout=subprocess.PIPE, env=environment, cwd=folder, check=False)
+        finally:
+            unmount_below(Path(folder))
     if done.returncode:
         outcome = Outcome(name=name, fault=f"`{name}`", wrong=[f"the harness itself ended with {done.returncode}"])
     else:

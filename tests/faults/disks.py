@@ -16,11 +16,12 @@ from tests.faults.checks import check
 from tests.faults.frame import Stage
 from tests.faults.injection import Loop, small_tmpfs
 from tests.faults.ledger import Crew, Ledger, Scribe
-from tests.faults.writing import limited, opened, steadily
+from tests.faults.writing import Work, limited, opened, steadily
 
 __all__ = ["few_handles", "full_disks", "moved_files", "read_only_disks"]
 
 DEADLINE = 0.5
+NOBODY = 65_534
 POLICIES = ("raise", "block", "log")
 
 Trouble = Callable[[Path, int], contextlib.AbstractContextManager[None]]
@@ -40,7 +41,8 @@ def under(stage: Stage, path: Path, trouble: Trouble, reason: str, number: int) 
     ledger, policy = Ledger(), POLICIES[number % len(POLICIES)]
     outcome = stage.outcome
     with Crew(ledger) as crew:
-        child = crew.start(steadily(path, block_timeout=DEADLINE, on_failure=policy), f"{outcome.cycles}")
+        work = steadily(path, block_timeout=DEADLINE, on_failure=policy)
+        child = crew.start(_as_nobody(path, work) if trouble is _closed_to_all else work, f"{outcome.cycles}")
         outcome.demand(crew.hear(20), f"the writer did not begin: {ledger.refused[:1]}")
         with trouble(path, child):
             if reason:
@@ -99,7 +101,7 @@ def moved_files(stage: Stage) -> None:
     troubles: tuple[tuple[Trouble, str], ...] = (
         (_renamed, "removed or replaced"),
         (_replaced, "removed or replaced"),
-        (_closed_to_all, ""),
+        (_closed_to_all, "ermission"),
         (_without_log, ""),
         (_directory_renamed, "removed"),
     )
@@ -137,6 +139,24 @@ def _directory_renamed(path: Path, child: int) -> Iterator[None]:
         yield
     finally:
         away.rename(path.parent)
+
+
+def _as_nobody(path: Path, work: Work) -> Work:
+    """Return work that is done by somebody whom permissions concern, which they do not root."""
+    if os.geteuid() != 0:
+        return work
+    path.parent.mkdir(mode=0o700)
+    os.chown(path.parent, NOBODY, NOBODY)
+    for parent in path.parent.parents[:2]:
+        parent.chmod(0o711)
+
+    def unprivileged(scribe: Scribe) -> None:
+        os.setgroups([])
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)
+        work(scribe)
+
+    return unprivileged
 
 
 @contextmanager

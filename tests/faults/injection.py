@@ -7,13 +7,14 @@ import os
 import shutil
 import struct
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-__all__ = ["Loop", "needs_loop", "needs_root", "needs_strace", "small_tmpfs", "traced"]
+__all__ = ["Loop", "needs_loop", "needs_root", "needs_strace", "small_tmpfs", "traced", "unmount_below"]
 
 _SHUTDOWN: Final = 0x8004587D
 """EXT4_IOC_SHUTDOWN, which xfs has as XFS_IOC_GOINGDOWN under the same number."""
@@ -38,7 +39,22 @@ def needs_loop(kind: str) -> str:
         return missing
     if shutil.which(f"mkfs.{kind}") is None:
         return f"needs mkfs.{kind}"
-    return "" if list(Path("/dev").glob("loop-control")) else "needs loop devices"
+    if subprocess.run(["losetup", "--find"], capture_output=True, check=False).returncode:
+        return "needs loop devices"
+    with tempfile.TemporaryDirectory() as point:
+        if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", point], capture_output=True, check=False).returncode:
+            return "may not mount file systems"
+        subprocess.run(["umount", point], check=True)
+    return ""
+
+
+def unmount_below(folder: Path) -> None:
+    """Unmount what an experiment that was ended from outside left mounted."""
+    mounts = Path("/proc/self/mounts")
+    for line in mounts.read_text(errors="replace").splitlines() if mounts.exists() else ():
+        point = Path(line.split()[1])
+        if point.is_relative_to(folder):
+            subprocess.run(["umount", "--lazy", str(point)], check=True)
 
 
 @contextmanager
