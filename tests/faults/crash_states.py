@@ -37,13 +37,14 @@ def crash_states(stage: Stage, *, failing_syncs: bool = False, lax_cursor: bool 
     Args:
         stage: Where.
         failing_syncs: Whether some syncs fail, too, and what they were for may never reach the disk.
-        lax_cursor: Whether the cursor's commits do not wait for fsync: a fault that the harness builds in.
+        lax_cursor: Whether the cursor's commits do not wait for fsync: a fault that the harness builds in. It takes a
+            failing sync right behind such a commit, so it ends with the first session that lost something.
     """
     session = 0
     with tempfile.TemporaryDirectory(dir=_memory(stage.folder)) as folder:
-        while stage.wants_more():
+        while stage.wants_more() and not (lax_cursor and stage.outcome.lost):
             session += 1
-            events = _recorded(stage.archive(), session, 0.08 if failing_syncs else 0.0, lax_cursor)
+            events = _recorded(stage.archive(), session, 0.15 if failing_syncs else 0.0, lax_cursor)
             told: list[Acknowledged] = []
             disk = Disk(stage.chance)
             for event in events:
@@ -89,7 +90,7 @@ def _session(path: Path, result: Path, seed: int, failing: float, lax_cursor: bo
         with provider_at(path, high_water=False) as provider:
             outbox = Outbox(path, "otlp")
             outbox.register("http://127.0.0.1:4318")
-            for database, pages in ((provider.writer._database, 6), (outbox._database, 0)):
+            for database, pages in ((provider.writer._database, chance.choice((6, 40))), (outbox._database, 0)):
                 with database as connection:
                     # So that it is written back, and the log begun anew, several times in a session.
                     connection.wal_autocheckpoint(pages)
@@ -104,7 +105,7 @@ def _session(path: Path, result: Path, seed: int, failing: float, lax_cursor: bo
                     events.append(("told", ledger.acknowledged[-1]))
                 else:
                     os.read(reading, 65_536)
-                if chance.random() < 0.4:
+                if chance.random() < 0.6:
                     _deliver(outbox)
             calm[0] = True
             outbox.close()

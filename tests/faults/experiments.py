@@ -125,7 +125,7 @@ _ALL: Final = (
     Experiment(
         name="teeth-cursor-sync", fault="failed syncs and a power cut, with `synchronous=NORMAL` for cursors",
         subject="teeth", run=partial(crash_states.crash_states, failing_syncs=True, lax_cursor=True),
-        full=4_000, quick=1_600,
+        full=20_000, quick=20_000,
     ),
     Experiment(
         name="sdk-outage", fault="the collector is down for a while, 1,000 or more records a second", subject="sdk",

@@ -26,7 +26,7 @@ def test_a_fault_loses_nothing(name: str, tmp_path: Path) -> None:
     assert not outcome.wrong or outcome.subject == "teeth", done.stderr[-4_000:]
     assert outcome.as_promised, outcome
     assert done.returncode == 0
-    assert outcome.cycles >= EXPERIMENTS[name].quick
+    assert outcome.cycles >= EXPERIMENTS[name].quick or outcome.subject == "teeth"
     assert outcome.acknowledged or outcome.detected
     if outcome.subject == "sdk":
         # Else this run would show nothing about either.
