@@ -20,7 +20,7 @@ _ALL: Final = (
     ),
     Experiment(
         name="kill-ship", fault="`kill -9` while shipping to a collector that fails a fifth of the time",
-        run=kills.kill_shipping, full=400, quick=20,
+        run=kills.kill_shipping, full=300, quick=20,
     ),
     Experiment(
         name="kill-call", fault="`kill -9` before every nth system call of each kind",
@@ -48,15 +48,15 @@ _ALL: Final = (
     ),
     Experiment(
         name="full", fault="disk full under a writer (tmpfs, ext4, limit on file sizes), and room again",
-        run=disks.full_disks, full=120, quick=6, missing=_ext4,
+        run=disks.full_disks, full=60, quick=6, missing=_ext4,
     ),
     Experiment(
         name="read-only", fault="disk read-only: remounted, and by an error of ext4 under a writer",
-        run=disks.read_only_disks, full=100, quick=6, missing=_ext4,
+        run=disks.read_only_disks, full=60, quick=6, missing=_ext4,
     ),
     Experiment(
         name="moved", fault="archive moved, replaced, without permissions, without its log, under a writer",
-        run=disks.moved_files, full=150, quick=5,
+        run=disks.moved_files, full=60, quick=5,
     ),
     Experiment(
         name="handles", fault="only n file handles left, n = 1, 2, 3 …",
@@ -64,19 +64,19 @@ _ALL: Final = (
     ),
     Experiment(
         name="stopped", fault="a process stopped while it holds the write lock, or anywhere; then let go or killed",
-        run=locks.stopped_holders, full=60, quick=3,
+        run=locks.stopped_holders, full=40, quick=3,
     ),
     Experiment(
         name="reader", fault="a reader that keeps a snapshot while the log grows",
-        run=locks.long_readers, full=10, quick=1,
+        run=locks.long_readers, full=5, quick=1,
     ),
     Experiment(
         name="fork", fault="os.fork amid recording, children and grandchildren, some killed",
-        run=forks.forking, full=1_000, quick=30,
+        run=forks.forking, full=600, quick=30,
     ),
     Experiment(
         name="pool", fault="processes of a multiprocessing pool, replaced after two tasks",
-        run=forks.pools, full=300, quick=12,
+        run=forks.pools, full=150, quick=12,
     ),
     Experiment(
         name="gunicorn", fault="gunicorn's preloaded workers killed and replaced amid requests",
@@ -84,19 +84,19 @@ _ALL: Final = (
     ),
     Experiment(
         name="celery", fault="Celery's prefork workers killed and replaced after a few tasks",
-        run=forks.celery_workers, full=20, quick=1,
+        run=forks.celery_workers, full=10, quick=1,
     ),
     Experiment(
         name="clock", fault="the wall clock jumps: years ahead and back, an hour, a nanosecond",
-        run=clocks.clock_jumps, full=2_000, quick=60,
+        run=clocks.clock_jumps, full=1_000, quick=60,
     ),
     Experiment(
         name="damage", fault="log removed or cut, file cut, page zeroed, a bit flipped, after a kill",
-        run=damage.damage, full=2_000, quick=60,
+        run=damage.damage, full=1_000, quick=60,
     ),
     Experiment(
         name="older", fault="an older copy in the archive's place, between two lives and under a writer",
-        run=damage.older_copies, full=200, quick=10,
+        run=damage.older_copies, full=100, quick=10,
     ),
     Experiment(
         name="edits", fault="random edits of rows, tables, schema, whole files",
@@ -112,15 +112,15 @@ _ALL: Final = (
     ),
     Experiment(
         name="teeth-sync", fault="power cut, ext4, with `synchronous=NORMAL`", subject="teeth",
-        run=teeth.without_sync, full=200, quick=20, missing=_ext4,
+        run=teeth.without_sync, full=100, quick=20, missing=_ext4,
     ),
     Experiment(
         name="teeth-receipt", fault="`kill -9`, with the receipt before the commit", subject="teeth",
-        run=teeth.receipt_before_commit, full=400, quick=20,
+        run=teeth.receipt_before_commit, full=300, quick=20,
     ),
     Experiment(
         name="teeth-cursor", fault="`kill -9` while shipping, with the cursor before the answer", subject="teeth",
-        run=teeth.cursor_before_answer, full=200, quick=20,
+        run=teeth.cursor_before_answer, full=100, quick=20,
     ),
     Experiment(
         name="teeth-cursor-sync", fault="failed syncs and a power cut, with `synchronous=NORMAL` for cursors",
