@@ -188,6 +188,17 @@ class Database(forksafe.ForkAware):
         self._patience = self.busy_timeout
 
     def _open(self) -> apsw.Connection:
+        with archive_errors(self.path):
+            self._check_place()
+            connection = self._open_to_write() if self.mode == "write" else self._open_to_read()
+            if self.mode == "write":
+                connection.execute("SELECT 1 FROM sqlite_schema").get  # noqa: B018 - opens the log
+                self._log_inode = Path(f"{self.path}-wal").stat().st_ino
+            self.inode = self.path.stat().st_ino
+        self._connection = connection
+        return connection
+
+    def _check_place(self) -> None:
         if self._closed:
             raise ArchiveError(f"the archive {self.path} is closed", "open it again")
         if self.inode and not self.path.exists():
@@ -202,14 +213,6 @@ class Database(forksafe.ForkAware):
                 "give --archive or set OTEL_AUDIT_ARCHIVE to where the application records",
             )
         check_regular(self.path)
-        with archive_errors(self.path):
-            connection = self._open_to_write() if self.mode == "write" else self._open_to_read()
-            inode = self.path.stat().st_ino
-        self._connection, self.inode = connection, inode
-        if self.mode == "write":
-            connection.execute("SELECT 1 FROM sqlite_schema").get  # noqa: B018 - opens the log
-            self._log_inode = Path(f"{self.path}-wal").stat().st_ino
-        return connection
 
     def _open_to_write(self) -> apsw.Connection:
         if apsw.SQLITE_VERSION_NUMBER < _FIRST_SOUND_SQLITE:
