@@ -93,6 +93,7 @@ def check(path: Path, ledger: Ledger, outcome: Outcome, *, deliver: bool = True)
     """Restart, then check everything, and count what the ledger holds."""
     outcome.acknowledged += len(ledger.acknowledged)
     outcome.refused += len(ledger.refused)
+    outcome.demand(not ledger.broken, f"writers ended with an unexpected error: {ledger.broken[:3]}")
     restart(path, outcome)
     if not path.exists():
         outcome.lost += sum(map(ledger.miss, ledger.acknowledged))

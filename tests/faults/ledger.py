@@ -64,6 +64,7 @@ class Ledger:
         self.acknowledged: list[Acknowledged] = []
         self.refused: list[Refused] = []
         self.lost: set[str] = set()
+        self.broken: list[int] = []
         self.notes: list[str] = []
 
     def read(self, line: str) -> None:
@@ -227,8 +228,14 @@ class Crew:
 
     def reap(self, child: int) -> int:
         """Wait for the end of a writer and return its status as `os.waitpid` tells it."""
+        return self._ended(child, os.waitpid(child, 0)[1])
+
+    def _ended(self, child: int, status: int) -> int:
         self.running.remove(child)
-        return os.waitpid(child, 0)[1]
+        if status not in {0, signal.SIGKILL}:
+            # Not what an application may meet: `AuditError` is caught.
+            self.ledger.broken.append(status)
+        return status
 
     def finish(self, seconds: float = 60.0) -> list[int]:
         """Listen until all writers end by themselves; return their statuses; kill and count as 9 those that hang."""
@@ -242,8 +249,7 @@ class Crew:
                 if not done:
                     time.sleep(0.005)
             if done:
-                self.running.remove(child)
-                statuses.append(status)
+                statuses.append(self._ended(child, status))
             else:
                 os.kill(child, signal.SIGKILL)
                 statuses.append(self.reap(child))
