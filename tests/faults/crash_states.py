@@ -114,7 +114,7 @@ def _session(path: Path, result: Path, seed: int, failing: float, lax_cursor: bo
 
 
 def _deliver(outbox: Outbox) -> None:
-    """Move the cursor, in a commit that does not wait for the disk."""
+    """Move the cursor, as a shipper does."""
     try:
         if entries := outbox.read(4):
             outbox.accepted(entries)

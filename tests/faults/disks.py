@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.archive_material import provider_at
 from tests.faults.checks import check
-from tests.faults.frame import Stage
+from tests.faults.frame import SLACK, Stage
 from tests.faults.injection import Loop, small_tmpfs
 from tests.faults.ledger import Crew, Ledger, Scribe
 from tests.faults.writing import Work, limited, opened, steadily
@@ -51,7 +51,7 @@ def under(stage: Stage, path: Path, trouble: Trouble, reason: str, number: int) 
             crew.listen(0.05)
         outcome.demand(crew.hear(20), f"{reason or 'trouble'}: it did not go on: {ledger.refused[-1:]}")
     for seconds, error in ledger.refused:
-        outcome.demand(seconds < DEADLINE + 1.0, f"{reason}: raised after {seconds} s")
+        outcome.demand(seconds < DEADLINE + SLACK, f"{reason}: raised after {seconds} s")
         outcome.demand(reason and reason in error and "without a hint" not in error, f"{reason} expected: {error}")
     outcome.demand(policy != "log" or not ledger.refused, "policy log raised")
     stage.cycle()

@@ -16,7 +16,7 @@ _ext4, _xfs = partial(needs_loop, "ext4"), partial(needs_loop, "xfs")
 _ALL: Final = (
     Experiment(
         name="kill", fault="`kill -9` at random: threads, tasks, queues; 3 processes an archive",
-        run=kills.kill_writers, full=10_000, quick=240,
+        run=kills.kill_writers, full=10_000, quick=120,
     ),
     Experiment(
         name="kill-ship", fault="`kill -9` while shipping to a collector that fails a fifth of the time",

@@ -9,9 +9,12 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
-__all__ = ["Experiment", "Outcome", "Stage", "Subject", "always"]
+__all__ = ["SLACK", "Experiment", "Outcome", "Stage", "Subject", "always"]
+
+SLACK: Final = 5.0
+"""Seconds beyond its deadline that a call may take on a busy machine; one that hangs takes longer."""
 
 Subject = Literal["ours", "teeth", "sdk"]
 """Whom an experiment is about: the library, the library with a fault built in by the harness, or the stock SDK."""

@@ -181,6 +181,8 @@ class Crew:
             # What the library logs of injected faults is not for the terminal.
             logging.getLogger("otel_audit").addHandler(logging.NullHandler())
             logging.getLogger("otel_audit").propagate = False
+            # Outages take longer than what a test's child is granted; whoever hangs is killed in `finish`.
+            signal.alarm(600)
             work(Scribe(writing, tag))
 
         child = forked(report)

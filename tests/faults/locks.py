@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.archive_material import connect, provider_at
 from tests.faults.checks import check
-from tests.faults.frame import Stage
+from tests.faults.frame import SLACK, Stage
 from tests.faults.ledger import Crew, Ledger, Scribe
 from tests.faults.writing import Work, for_ever, steadily
 
@@ -47,7 +47,7 @@ def _stop_one(stage: Stage) -> None:
         stage.outcome.demand(went_on, f"{policy}: it did not go on after the lock was free: {ledger.refused[-1:]}")
         crew.kill(writer)
     for seconds, error in ledger.refused:
-        stage.outcome.demand(seconds < DEADLINE + 0.6, f"{policy}: raised after {seconds} s")
+        stage.outcome.demand(seconds < DEADLINE + SLACK, f"{policy}: raised after {seconds} s")
         # The second where another thread of the same process waits for the lock already.
         told = "lock" in error or "no commit within" in error
         stage.outcome.demand(told and "without a hint" not in error, f"{policy}: {error}")

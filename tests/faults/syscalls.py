@@ -10,7 +10,7 @@ from typing import Any
 from otel_audit.errors import AuditError
 from tests.archive_material import provider_at
 from tests.faults.checks import check
-from tests.faults.frame import Stage
+from tests.faults.frame import SLACK, Stage
 from tests.faults.injection import traced
 from tests.faults.ledger import Crew, Ledger, Scribe
 from tests.faults.writing import Work
@@ -125,7 +125,7 @@ def _noted(ledger: Ledger, what: str) -> int:
 def _judge(stage: Stage, ledger: Ledger, fault: str, policy: str, *, once: bool) -> None:
     outcome = stage.outcome
     for seconds, error in ledger.refused:
-        outcome.demand(seconds < DEADLINE + 1.0, f"{fault}: raised after {seconds} s")
+        outcome.demand(seconds < DEADLINE + SLACK, f"{fault}: raised after {seconds} s")
         outcome.demand("(without a hint)" not in error, f"{fault}: {error}")
         outcome.demand(error.startswith("ArchiveError: "), f"{fault}: {error}")
         outcome.demand("no transaction is active" not in error, f"{fault}: not the reason: {error}")
