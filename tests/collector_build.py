@@ -1,6 +1,7 @@
-"""Builds the Go programs that tests run: the Collector of `collector-config/builder.yaml`, and `tests/signing_go`.
+"""Builds the Go programs that tests run: the Collector of `collector-config/builder.yaml`, Loki, and `tests/signing_go`.
 
-``python -m tests.collector_build`` builds what is missing into `.collector`, each under a hash of what it is made from.
+``python -m tests.collector_build [NAME…]`` builds what is missing into `.collector`, each under a hash of what it is made
+from; without names, all.
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ BUILT: Final = ROOT / ".collector"
 MANIFEST: Final = ROOT / "collector-config" / "builder.yaml"
 TOOLCHAIN: Final = ROOT / "collector-config" / "go.txt"
 SIGNING: Final = ROOT / "tests" / "signing_go"
+LOKI: Final = ROOT / "tests" / "loki_go" / "go.mod"
 OLDEST_GO: Final = (1, 26)
 SOURCES: Final[Mapping[str, tuple[Path, ...]]] = {
     "otelcol-audit": (MANIFEST,),
+    "loki": (LOKI,),
     "signing": (SIGNING / "go.mod", SIGNING / "go.sum", SIGNING / "main.go"),
 }
 
@@ -41,16 +44,20 @@ def needed(name: str) -> Path:
     if not path.exists():
         import pytest
 
-        reason = f"{name} is not built for what stands in the sources now: run `make collector`"
+        reason = f"{name} is not built, or not from what stands in the sources now: run `make peers`"
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)
     return path
 
 
-def main() -> int:
-    """Build what is missing; return 1 where it cannot be built."""
-    for name in SOURCES:
+def main(*names: str) -> int:
+    """Build what is missing; return 1 where it cannot be built.
+
+    Args:
+        names: What to build; without any, all.
+    """
+    for name in names or SOURCES:
         path, started = _path(name), time.monotonic()
         if path.exists():
             print(f"{name}: {path.relative_to(ROOT)}")
@@ -97,7 +104,19 @@ def _signing(go: Path, folder: Path) -> Path:
     return folder / "signing"
 
 
-_BUILDERS: Final[Mapping[str, Callable[[Path, Path], Path]]] = {"otelcol-audit": _collector, "signing": _signing}
+def _loki(go: Path, folder: Path) -> Path:
+    # In a folder of its own: go.mod and go.sum are written anew, with what Loki needs.
+    shutil.copy(LOKI, folder)
+    package = "github.com/grafana/loki/v3/cmd/loki"
+    _run(go, folder, "build", "-mod=mod", "-ldflags", "-s -w", "-o", str(folder / "loki"), package)
+    return folder / "loki"
+
+
+_BUILDERS: Final[Mapping[str, Callable[[Path, Path], Path]]] = {
+    "otelcol-audit": _collector,
+    "loki": _loki,
+    "signing": _signing,
+}
 
 
 def _go() -> Path:
@@ -138,4 +157,4 @@ def _run(go: Path, folder: Path, *arguments: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:]))
