@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import socket
@@ -11,15 +12,38 @@ import time
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
+from otel_audit.archive.against import compare
+from otel_audit.archive.query import open_archive
+from tests.archive_material import wait_until
 from tests.collector_build import needed
 
-__all__ = ["CONFIGURATIONS", "Otelcol", "configuration", "free_ports"]
+__all__ = [
+    "CONFIGURATIONS",
+    "Otelcol",
+    "assert_all_arrived",
+    "configuration",
+    "free_ports",
+    "logs",
+    "overlay",
+    "writing",
+]
 
 CONFIGURATIONS: Final = Path(__file__).parents[1] / "collector-config"
 _START_SECONDS: Final = 20.0
 _STOP_SECONDS: Final = 15.0
+_TO_A_FILE: Final = """
+exporters:
+  file:
+    path: {path}
+    append: true
+    flush_interval: 50ms
+service:
+  pipelines:
+    logs:
+      exporters: [file]
+"""
 
 
 def configuration(name: str) -> Path:
@@ -166,3 +190,43 @@ def free_ports(count: int) -> list[int]:
         # All at once, so that none is given twice.
         taken = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
         return [server.getsockname()[1] for server in taken]
+
+
+def overlay(folder: Path, name: str, text: str) -> Path:
+    """Write a configuration that goes on top of another, and return its path."""
+    path = folder / f"{name}.yaml"
+    path.write_text(text, "utf-8")
+    return path
+
+
+def writing(folder: Path, *configurations: Path, **variables: str) -> tuple[Otelcol, Path]:
+    """Return a Collector that writes what it receives to a file, and the file."""
+    file = folder / "received.jsonl"
+    last = overlay(folder, "to-a-file", _TO_A_FILE.format(path=file))
+    tls = "AUDIT_TLS_CERT" in variables
+    return Otelcol(folder / "collector", *configurations, last, variables=variables, tls=tls), file
+
+
+def logs(file: Path) -> list[dict[str, Any]]:
+    """Return the log records that a Collector wrote to a file."""
+    return [
+        log
+        for line in file.read_text("utf-8").splitlines()
+        for resource in json.loads(line)["resourceLogs"]
+        for scope in resource["scopeLogs"]
+        for log in scope["logRecords"]
+    ]
+
+
+def assert_all_arrived(path: Path, file: Path, records: int) -> None:
+    """Wait until a Collector wrote so many records, then compare each record of the archive with its file, field by field.
+
+    What came twice is counted once.
+    """
+    wait_until(lambda: file.exists() and file.read_bytes().count(b'{"key":"audit.record.id"') >= records)
+    with open_archive(path) as archive:
+        found = compare(archive, file, keep=20)
+        assert archive.status().sequence == records
+    assert found.faults == ()
+    assert (found.missing, found.waiting, found.foreign) == (0, 0, 0)
+    assert found.matching >= records

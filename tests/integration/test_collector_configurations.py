@@ -62,7 +62,7 @@ def test_it_queues_while_its_backend_is_away(
     """Records are accepted, wait on the disk, and wait there still after kill -9 and a start."""
     variables, producer = certificates(tmp_path)
     (port,) = free_ports(1)
-    scheme = {"kafka": "", "tls-mtls": "https://"}.get(name, "http://")
+    scheme = "http://" if name in {"loki", "victorialogs"} else ""
     collector = Otelcol(
         tmp_path / "collector", configuration(name), tls=name == "tls-mtls",
         variables=variables | {QUEUEING[name]: f"{scheme}127.0.0.1:{port}"},

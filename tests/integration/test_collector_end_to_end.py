@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +12,14 @@ from opentelemetry import trace
 from opentelemetry.context import Context, attach, detach
 
 from otel_audit._version import __version__
-from otel_audit.archive.against import Comparison, compare
 from otel_audit.archive.query import open_archive
 from otel_audit.record import Actor, Session, Target
-from tests.archive_material import provider_at, wait_until
-from tests.otelcol import Otelcol, configuration
+from tests.archive_material import provider_at
+from tests.otelcol import assert_all_arrived, configuration, logs, overlay, writing
 from tests.otlp_material import Authority
 from tests.recording import custom_groups, sessions, texts
 
 PROTOCOLS = ["http/protobuf", "grpc"]
-TO_A_FILE = """
-exporters:
-  file:
-    path: {path}
-    flush_interval: 50ms
-service:
-  pipelines:
-    logs:
-      exporters: [file]
-"""
 WITHOUT_CLIENT_CERTIFICATES = """
 receivers:
   otlp:
@@ -41,43 +29,6 @@ receivers:
       grpc:
         tls: {client_ca_file: "", client_ca_file_reload: false}
 """
-
-
-def overlay(folder: Path, name: str, text: str) -> Path:
-    path = folder / f"{name}.yaml"
-    path.write_text(text, "utf-8")
-    return path
-
-
-def writing(folder: Path, *configurations: Path, **variables: str) -> tuple[Otelcol, Path]:
-    """Return a Collector that writes what it receives to a file, and the file."""
-    file = folder / "received.jsonl"
-    last = overlay(folder, "to-a-file", TO_A_FILE.format(path=file))
-    tls = "AUDIT_TLS_CERT" in variables
-    return Otelcol(folder / "collector", *configurations, last, variables=variables, tls=tls), file
-
-
-def compared(path: Path, file: Path) -> Comparison:
-    with open_archive(path) as archive:
-        return compare(archive, file, keep=20)
-
-
-def assert_all_arrived(path: Path, file: Path, records: int) -> None:
-    """Wait until the file is written, then compare each record of the archive with it, field by field."""
-    wait_until(lambda: file.exists() and file.read_bytes().count(b'"audit.record.id"') >= records)
-    found = compared(path, file)
-    assert found.faults == ()
-    assert (found.matching, found.missing, found.waiting, found.foreign) == (records, 0, 0, 0)
-
-
-def logs(file: Path) -> list[dict[str, Any]]:
-    return [
-        log
-        for line in file.read_text("utf-8").splitlines()
-        for resource in json.loads(line)["resourceLogs"]
-        for scope in resource["scopeLogs"]
-        for log in scope["logRecords"]
-    ]
 
 
 def security(folder: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> tuple[list[Path], dict[str, str]]:
