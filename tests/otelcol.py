@@ -211,7 +211,7 @@ def logs(file: Path) -> list[dict[str, Any]]:
     """Return the log records that a Collector wrote to a file."""
     return [
         log
-        for line in file.read_text("utf-8").splitlines()
+        for line in file.read_bytes().splitlines()
         for resource in json.loads(line)["resourceLogs"]
         for scope in resource["scopeLogs"]
         for log in scope["logRecords"]
