@@ -1,7 +1,7 @@
-"""Builds the Go programs that tests run: the Collector of `collector-config/builder.yaml`, Loki, and `tests/signing_go`.
+"""Builds the Go programs that tests run: the Collector of `collector-config`, Loki, and `tests/signing_go`.
 
-``python -m tests.collector_build [NAME…]`` builds what is missing into `.collector`, each under a hash of what it is made
-from; without names, all.
+``python -m tests.collector_build [NAME…]`` builds what is missing into `.collector`, each under a hash of what it is
+made from; without names, all.
 """
 
 from __future__ import annotations
@@ -144,7 +144,13 @@ def _version(go: Path) -> tuple[int, ...]:
 def _environment(go: Path) -> dict[str, str]:
     path = os.pathsep.join((str(go.parent), os.environ.get("PATH", os.defpath)))
     # No cgo: no C compiler is needed, and the program runs on any Linux. `local`: no second toolchain is fetched.
-    return os.environ | {"PATH": path, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": "-trimpath", "GOWORK": "off"}
+    return os.environ | {
+        "PATH": path,
+        "CGO_ENABLED": "0",
+        "GOTOOLCHAIN": "local",
+        "GOFLAGS": "-trimpath",
+        "GOWORK": "off",
+    }
 
 
 def _run(go: Path, folder: Path, *arguments: str) -> None:

@@ -1,4 +1,4 @@
-"""OpenTelemetry's own Collector as a process: the one that `make collector` builds, with a file of `collector-config`."""
+"""OpenTelemetry's own Collector as a process, as `make collector` builds it, with a file of `collector-config`."""
 
 from __future__ import annotations
 
@@ -179,7 +179,10 @@ class Otelcol:
         return clean | self._variables
 
     def _healthy(self) -> bool:
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{self._health}/", timeout=1) as answer:
+        with (
+            contextlib.suppress(OSError),
+            urllib.request.urlopen(f"http://127.0.0.1:{self._health}/", timeout=1) as answer,
+        ):
             return bool(answer.status == 200)
         return False
 
@@ -219,7 +222,7 @@ def logs(file: Path) -> list[dict[str, Any]]:
 
 
 def assert_all_arrived(path: Path, file: Path, records: int) -> None:
-    """Wait until a Collector wrote so many records, then compare each record of the archive with its file, field by field.
+    """Wait until a Collector wrote so many records, then compare each record of the archive with its file.
 
     What came twice is counted once.
     """

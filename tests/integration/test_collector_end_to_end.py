@@ -82,7 +82,9 @@ def test_the_mapping_as_the_collector_writes_it(protocol: str, archive_path: Pat
             "user.login.failure", user="käthe\u202e", user_id="42", actor=Actor("robot", "service"),
             session=Session("c2s-1", "c2s", "203.0.113.7", "Gajim 1.9"), target=Target("order-7", "order"),
             action="approve", outcome="failure", message="two\nlines", timestamp=1_700_000_000_123_456_789,
-            custom={"x": {"int": -(2**63), "float": 0.1, "yes": True, "bytes": b"\0\xff", "list": [1, "a"], "map": {"k": 2}}},
+            custom={"x": {
+                "int": -(2**63), "float": 0.1, "yes": True, "bytes": b"\0\xff", "list": [1, "a"], "map": {"k": 2},
+            }},
         )  # fmt: skip
         detach(token)
         assert provider.force_flush(20)
@@ -107,7 +109,9 @@ def test_the_mapping_as_the_collector_writes_it(protocol: str, archive_path: Pat
     }  # fmt: skip
     expected: dict[str, Any] = {key: {"stringValue": text} for key, text in texts.items()}
     expected["audit.sequence.number"] = {"intValue": "1"}
-    expected["otel_audit.altered"] = {"arrayValue": {"values": [{"stringValue": f"{name}:control"} for name in ("user", "message")]}}
+    expected["otel_audit.altered"] = {
+        "arrayValue": {"values": [{"stringValue": f"{name}:control"} for name in ("user", "message")]}
+    }
     custom = {
         "int": {"intValue": str(-(2**63))}, "float": {"doubleValue": 0.1}, "yes": {"boolValue": True},
         "bytes": {"bytesValue": "AP8="},

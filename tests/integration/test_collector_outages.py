@@ -1,4 +1,4 @@
-"""durable.yaml between a producer and a second Collector that is away: killed under load, and full, it loses nothing."""
+"""durable.yaml before a second Collector that is away: killed under load, and full, it loses nothing."""
 
 from __future__ import annotations
 
@@ -30,12 +30,15 @@ def upstream(receiver: Otelcol) -> dict[str, str]:
 def ids(file: Path) -> list[str]:
     """Return the record ids that a Collector wrote to a file."""
     return [
-        pair["value"]["stringValue"] for log in logs(file) for pair in log["attributes"] if pair["key"] == "audit.record.id"
+        pair["value"]["stringValue"]
+        for log in logs(file)
+        for pair in log["attributes"]
+        if pair["key"] == "audit.record.id"
     ]
 
 
 def test_killed_under_load(archive_path: Path, tmp_path: Path) -> None:
-    """The gateway is killed five times while records come and its own receiver is away; each receipt's record arrives."""
+    """The gateway is killed five times while records come and its receiver is away; each receipt's record arrives."""
     receipts: list[Receipt] = []
     stopped = threading.Event()
     last, file = writing(tmp_path, configuration("minimal"))
@@ -73,7 +76,7 @@ def test_killed_under_load(archive_path: Path, tmp_path: Path) -> None:
 
 
 def test_a_full_queue_makes_producers_wait(archive_path: Path, tmp_path: Path) -> None:
-    """A gateway whose queue is full takes no more and drops nothing; the producer keeps the rest until there is room."""
+    """A gateway whose queue is full takes no more and drops nothing; the producer keeps the rest meanwhile."""
     last, file = writing(tmp_path, configuration("minimal"))
     small = overlay(tmp_path, "small", FULL)
     gateway = Otelcol(tmp_path / "gateway", configuration("durable"), small, variables=upstream(last))

@@ -60,15 +60,16 @@ def checked(kind: str, key: Path, requests: str) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_side_verifies_the_other(kind: str, archive_path: Path, tmp_path: Path) -> None:
-    """Signatures made here are verified in Go after the Collector, and the other way round; the deterministic are equal."""
+    """Signatures made here are verified in Go after the Collector, and the other way round; deterministic ones are equal."""
     key, public = key_file(tmp_path, kind)
     verifier = load_verifier(str(public))
     collector, file = writing(tmp_path, configuration("minimal"))
     chosen = {"integrity_algorithm": kind} if kind == "HMAC-SHA256" else {}
     events = calls()
-    with collector, provider_at(
-        archive_path, endpoint=collector.http_endpoint, integrity_key=key, **chosen
-    ) as provider:
+    with (
+        collector,
+        provider_at(archive_path, endpoint=collector.http_endpoint, integrity_key=key, **chosen) as provider,
+    ):
         for event in events:
             provider.get_logger("tests").audit("any", **event)
         assert provider.force_flush(30)
@@ -100,7 +101,10 @@ def test_a_change_on_the_way_shows(kind: str, archive_path: Path, tmp_path: Path
     other, _ = key_file(tmp_path / "other", kind)
     collector, file = writing(tmp_path, configuration("minimal"))
     chosen = {"integrity_algorithm": kind} if kind == "HMAC-SHA256" else {}
-    with collector, provider_at(archive_path, endpoint=collector.http_endpoint, integrity_key=key, **chosen) as provider:
+    with (
+        collector,
+        provider_at(archive_path, endpoint=collector.http_endpoint, integrity_key=key, **chosen) as provider,
+    ):
         receipts = [provider.get_logger("tests").audit("any", user=user) for user in ("alice", "bob")]
         assert provider.force_flush(30)
     assert_all_arrived(archive_path, file, 2)
