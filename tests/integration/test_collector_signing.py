@@ -60,7 +60,7 @@ def checked(kind: str, key: Path, requests: str) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_side_verifies_the_other(kind: str, archive_path: Path, tmp_path: Path) -> None:
-    """Signatures made here are verified in Go after the Collector, and the other way round; deterministic ones are equal."""
+    """What is signed here is verified in Go after the Collector, and the other way round; all but ES256 are equal."""
     key, public = key_file(tmp_path, kind)
     verifier = load_verifier(str(public))
     collector, file = writing(tmp_path, configuration("minimal"))
