@@ -1,4 +1,4 @@
-"""Builds the Go programs that tests run: the Collector of `collector-config`, Loki, and `tests/signing_go`.
+"""Builds the Go programs that tests run: the Collector of `collector-config`, Loki, and what stands in `tests/*_go`.
 
 ``python -m tests.collector_build [NAME…]`` builds what is missing into `.collector`, each under a hash of what it is
 made from; without names, all.
@@ -24,13 +24,20 @@ ROOT: Final = Path(__file__).parents[1]
 BUILT: Final = ROOT / ".collector"
 MANIFEST: Final = ROOT / "collector-config" / "builder.yaml"
 TOOLCHAIN: Final = ROOT / "collector-config" / "go.txt"
-SIGNING: Final = ROOT / "tests" / "signing_go"
-LOKI: Final = ROOT / "tests" / "loki_go" / "go.mod"
+TESTS: Final = ROOT / "tests"
+LOKI: Final = TESTS / "loki_go" / "go.mod"
 OLDEST_GO: Final = (1, 26)
+
+
+def _own(name: str) -> tuple[Path, ...]:
+    return tuple(TESTS / f"{name}_go" / file for file in ("go.mod", "go.sum", "main.go"))
+
+
 SOURCES: Final[Mapping[str, tuple[Path, ...]]] = {
     "otelcol-audit": (MANIFEST,),
+    "kafka": _own("kafka"),
+    "signing": _own("signing"),
     "loki": (LOKI,),
-    "signing": (SIGNING / "go.mod", SIGNING / "go.sum", SIGNING / "main.go"),
 }
 
 
@@ -67,7 +74,7 @@ def main(*names: str) -> int:
         except BuildError as error:
             print(f"{name} could not be built: {error}", file=sys.stderr)
             return 1
-        print(f"{name}: {path.relative_to(ROOT)}, built in {time.monotonic() - started:.0f} s")
+        print(f"{name}: {path.relative_to(ROOT)}, built in {time.monotonic() - started:.0f} s", flush=True)
     return 0
 
 
@@ -99,11 +106,6 @@ def _collector(go: Path, folder: Path) -> Path:
     return folder / "sources" / "otelcol-audit"
 
 
-def _signing(go: Path, folder: Path) -> Path:
-    _run(go, SIGNING, "build", "-ldflags", "-s -w", "-o", str(folder / "signing"), ".")
-    return folder / "signing"
-
-
 def _loki(go: Path, folder: Path) -> Path:
     # In a folder of its own: go.mod and go.sum are written anew, with what Loki needs.
     shutil.copy(LOKI, folder)
@@ -112,10 +114,19 @@ def _loki(go: Path, folder: Path) -> Path:
     return folder / "loki"
 
 
+def _build_own(name: str) -> Callable[[Path, Path], Path]:
+    def build(go: Path, folder: Path) -> Path:
+        _run(go, TESTS / f"{name}_go", "build", "-ldflags", "-s -w", "-o", str(folder / name), ".")
+        return folder / name
+
+    return build
+
+
 _BUILDERS: Final[Mapping[str, Callable[[Path, Path], Path]]] = {
     "otelcol-audit": _collector,
+    "kafka": _build_own("kafka"),
+    "signing": _build_own("signing"),
     "loki": _loki,
-    "signing": _signing,
 }
 
 
