@@ -37,7 +37,7 @@ def calls() -> list[dict[str, Any]]:
     ]
     numbers = st.lists(st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**63), 2**63 - 1), max_size=50)
 
-    @settings(max_examples=200, suppress_health_check=list(HealthCheck), database=None)
+    @settings(max_examples=100, suppress_health_check=list(HealthCheck), database=None)
     @given(
         user=st.none() | texts(), session=sessions(), message=st.none() | texts(), custom=custom_groups(), more=numbers
     )
