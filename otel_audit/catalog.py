@@ -120,6 +120,9 @@ def _table() -> tuple[EventType, ...]:
         event("token.revoked", "DELETE", "A token was revoked.", USER_ACCESS, "token.id"),
         event("data.exported", "EXPORT", "Data was exported.", DATASTORE_ACTIVITY, "export.rows"),
         event("data.imported", "IMPORT", "Data was imported.", DATASTORE_ACTIVITY, "import.rows"),
+        event("object.created", "CREATE", "An object was created.", ENTITY_MANAGEMENT, "object.name"),
+        event("object.updated", "UPDATE", "An object was changed.", ENTITY_MANAGEMENT, "object.name", "change.fields"),
+        event("object.deleted", "DELETE", "An object was deleted.", ENTITY_MANAGEMENT, "object.name"),
         event("config.changed", "UPDATE", "A setting was changed.", ENTITY_MANAGEMENT, "setting.name"),
     )
 

@@ -16,6 +16,7 @@ A mark reads ``field:what[:detail…]``:
 ``timestamp:out-of-range:-1``      not between 1970 and 2262; the moment of recording took its place
 ``user:long:70000``                more characters than `otel_audit.privacy` looks at; the rest was left out
 ``target:unresolved:KeyError``       the application's function that was asked for it raised this
+``carried:refused``                a message of another process held what it may not say; also ``carried:unreadable``
 ``session.ip:truncated``           the processors of `otel_audit.privacy`; also ``dropped``, ``pseudonym``, ``redacted``
 =================================  =====================================================================
 """

@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-__all__ = ["ForkAware", "at_end_of_child", "register"]
+__all__ = ["ForkAware", "at_end_of_child", "end_child", "register"]
 
 T = TypeVar("T")
 
@@ -44,6 +44,7 @@ _forker = 0
 """The thread that forks, once all members are at rest."""
 _handlers: Final[dict[int, Any]] = {}
 _noted: Final[list[int]] = []
+_endings: Final[dict[tuple[int, Any], weakref.ref[Any]]] = {}
 
 
 def register(member: ForkAware) -> None:
@@ -56,10 +57,25 @@ def at_end_of_child(owner: T, function: Callable[[weakref.ref[T]], None]) -> Non
     """Let a function be called with `owner` when a child of multiprocessing (or Celery's billiard) ends.
 
     Such children end without ``atexit``. To be called in the child: what was registered before a fork is forgotten.
+    Celery's children end without billiard's own functions, too: their signal calls `end_child`.
     """
+    key = (id(owner), function)
+    _endings[key] = weakref.ref(owner, lambda _: _endings.pop(key, None))
     for name in ("multiprocessing.util", "billiard.util"):
         if (util := sys.modules.get(name)) is not None:
             util.Finalize(owner, function, args=(weakref.ref(owner),), exitpriority=0)
+
+
+def end_child() -> None:
+    """Call what `at_end_of_child` was given, the last one first."""
+    while _endings:
+        (_, function), owner = _endings.popitem()
+        try:
+            function(owner)
+        except Exception:
+            import logging  # start-up time, as below
+
+            logging.getLogger("otel_audit").exception("%r failed at the end of a process", function)
 
 
 def _before() -> None:
@@ -106,6 +122,7 @@ def _in_parent() -> None:
 def _in_child() -> None:
     global _forker, _forking, _registering  # noqa: PLW0603 - threads that waited for the old locks are not here
     if _forker:
+        _endings.clear()
         _forking, _registering = threading.Lock(), threading.RLock()
         for member in reversed(_resting):
             member.after_fork_in_child()

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypedDict, Unpack
 
 import opentelemetry.trace  # noqa: F401 - `build_record` looks it up, and must never find it half loaded
 from structlog import BoundLoggerBase, DropEvent
-from structlog.contextvars import merge_contextvars
+from structlog.contextvars import get_contextvars, merge_contextvars
 
 from otel_audit.build import build_record
 from otel_audit.catalog import Catalog, Durability, EventType, OnFailure, Outcome
+from otel_audit.clean import MARKS, Marks
 from otel_audit.errors import ArchiveError, AuditError, ConfigError, IntegrityError, InvalidRecord
 from otel_audit.otlp import Profile, encode
 from otel_audit.record import Actor, AuditRecord, Receipt, Session, Target
@@ -150,6 +151,29 @@ class AuditLogger(BoundLoggerBase):
         started = time.monotonic()
         recording = self._logger()
         record, known = self._record(recording, "audit", type, given)
+        return self._write(recording, record, known, started)
+
+    def prepare(self, type: str, **given: Unpack[Arguments]) -> Callable[[], Receipt]:
+        """Build the record of one event now, and return the function that records it later.
+
+        For events that may still be undone, e.g. within a transaction: values, context, trace and times are those of
+        this call. Until the function was called nothing is on disk, and a crash loses the event.
+
+        Args:
+            type: As for `audit`.
+            **given: Likewise.
+
+        Returns:
+            A function that records and returns as `audit` does; to be called once.
+
+        Raises:
+            InvalidRecord: The call is wrong.
+        """
+        recording = self._logger()
+        record, known = self._record(recording, "audit", type, given)
+        return lambda: self._write(recording, record, known, time.monotonic())
+
+    def _write(self, recording: Recording, record: AuditRecord, known: EventType, started: float) -> Receipt:
         otlp = encode(record, recording.profile)
         queued = (known.durability or recording.durability) == "queued"
         attempts: _Attempts | None = None
@@ -224,6 +248,18 @@ class AuditLogger(BoundLoggerBase):
                     return Receipt(record.record_id)
                 await asyncio.sleep(pause)
 
+    def build(self, type: str, **given: Unpack[Arguments]) -> AuditRecord:
+        """Return the record of an event without recording it: for what commits records in another way.
+
+        Args:
+            type: As for `audit`.
+            **given: Likewise.
+
+        Raises:
+            InvalidRecord: The call is wrong.
+        """
+        return self._record(self._logger(), "build", type, given)[0]
+
     def before_shutdown(self, function: Callable[[], None]) -> bool:
         """Let a function be called once, while recording is still possible, when the provider shuts down.
 
@@ -244,7 +280,10 @@ class AuditLogger(BoundLoggerBase):
             raise TypeError(f"{method}() takes no argument {unknown}: bind() values that are no argument")
         values: Any = {**self._context, **given, "event": type_}
         if len(copy_context()):
+            marks = values.get(MARKS)
             values = merge_contextvars(None, method, values)
+            if marks is not None and isinstance(bound := get_contextvars().get(MARKS), Marks):
+                values[MARKS] = Marks((*bound, *marks))  # the logger's alone would hide what came with a message
         if "host" not in values and recording.host is not None:
             values["host"] = recording.host
         if recording.processors:

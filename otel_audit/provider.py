@@ -44,7 +44,15 @@ from otel_audit.upkeep import Upkeep
 if TYPE_CHECKING:
     from otel_audit.delivery.shipper import Shipper
 
-__all__ = ["AuditProvider", "configure", "get_logger", "global_provider", "redirected"]
+__all__ = [
+    "AuditProvider",
+    "configure",
+    "configure_late",
+    "current_provider",
+    "get_logger",
+    "global_provider",
+    "redirected",
+]
 
 _log = logging.getLogger("otel_audit")
 
@@ -254,6 +262,8 @@ _reporting: ContextVar[bool] = ContextVar("otel_audit_reporting", default=False)
 _lock = threading.RLock()
 _global: AuditProvider | None = None
 _overrides: Settings = {}
+_defaults: Callable[[], Settings] = Settings
+"""Gives the settings of a global provider that nobody configured."""
 
 
 def _renew_lock() -> None:
@@ -290,6 +300,19 @@ def configure(**settings: Unpack[Settings]) -> AuditProvider:
         return new
 
 
+def configure_late(settings: Callable[[], Settings]) -> None:
+    """Let the global provider be made with these settings where it is used before anything configured it.
+
+    For frameworks, which know the settings long before a process knows whether it will record: nothing is opened here,
+    and `configure` goes on to win. The function is called in `current_provider`, which raises what it raises.
+
+    Args:
+        settings: Returns them.
+    """
+    global _defaults  # noqa: PLW0603 - see `configure`
+    _defaults = settings
+
+
 def global_provider() -> AuditProvider | None:
     """Return the global provider; None where nothing was configured or recorded yet."""
     return _global
@@ -312,7 +335,7 @@ def redirected(**overrides: Unpack[Settings]) -> Iterator[AuditProvider]:
     global _global, _overrides  # noqa: PLW0603 - see `configure`
     with _lock:
         old, old_overrides = _global, _overrides
-        replaced: Any = {**({} if old is None else old.settings), **overrides}
+        replaced: Any = {**(_defaults() if old is None else old.settings), **overrides}
         _global = AuditProvider(**replaced)
         _overrides = overrides
     try:
@@ -324,23 +347,30 @@ def redirected(**overrides: Unpack[Settings]) -> Iterator[AuditProvider]:
             last.shutdown()
 
 
-def _current() -> AuditProvider:
+def current_provider() -> AuditProvider:
+    """Return the global provider; where nothing was configured yet, make it, as the first event would.
+
+    Raises:
+        ConfigError: A setting is wrong.
+        ArchiveError: The archive cannot be opened or created.
+    """
     global _global  # noqa: PLW0603 - see `configure`
     if _global is not None:
         return _global
     with _lock:
         # Of several threads that record a first event, one configures.
         if _global is None:
-            _global = AuditProvider()
-            _log.info("otel_audit configured itself from the environment: records go to %s", _global.config.archive)
+            _global = AuditProvider(**_defaults())
+            origin = "from the environment" if _defaults is Settings else "late"
+            _log.info("otel_audit configured itself %s: records go to %s", origin, _global.config.archive)
         return _global
 
 
 def get_logger(source: str, host: str | None = None, **bound: Any) -> AuditLogger:
     """Return a logger that records through the global provider.
 
-    It may be made before `configure` is called; where that never happens, the first event configures from the
-    environment.
+    It may be made before `configure` is called; where that never happens, the first event configures from what
+    `configure_late` was given, else from the environment.
 
     Args:
         source: The component that records, e.g. ``billing.api``.
@@ -350,7 +380,7 @@ def get_logger(source: str, host: str | None = None, **bound: Any) -> AuditLogge
     Raises:
         InvalidRecord: The source is empty or no str.
     """
-    return _logger(_current, source, host, bound)
+    return _logger(current_provider, source, host, bound)
 
 
 def _logger(recorder: Any, source: str, host: str | None, bound: dict[str, Any]) -> AuditLogger:

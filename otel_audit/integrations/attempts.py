@@ -19,7 +19,7 @@ from otel_audit.integrations.web import late_user
 from otel_audit.logger import Arguments, AuditLogger
 from otel_audit.record import Target
 
-__all__ = ["RESULT", "Attempt", "Custom", "Event", "Judge", "Name", "Targeted", "response_status"]
+__all__ = ["RESULT", "Attempt", "Custom", "Event", "Judge", "Name", "Targeted", "exception_name", "response_status"]
 
 Name = str | Callable[..., Any]
 Targeted = str | Target | Callable[..., Any]
@@ -41,6 +41,12 @@ def response_status(result: object) -> int | None:
         if isinstance(status, int) and not isinstance(status, bool) and 100 <= status <= 599:
             return int(status)
     return None
+
+
+def exception_name(error: BaseException) -> str:
+    """Return the name of an exception's type, with its module unless it is a built-in one."""
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 class _Asked:
@@ -191,10 +197,10 @@ class Attempt:
 
     def raised(self, error: BaseException) -> tuple[AuditLogger, Arguments]:
         """Return the logger and the arguments for the record of a call that raised."""
-        kind = type(error)
-        name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
         status = response_status(error)
-        return self._arguments("failure", {"type": name, **({} if status is None else {"status": status})})
+        return self._arguments(
+            "failure", {"type": exception_name(error), **({} if status is None else {"status": status})}
+        )
 
     def _judged(self, judge: Judge, result: object) -> Outcome:
         try:

@@ -1,4 +1,4 @@
-"""What the middleware of ASGI and WSGI share: session and user of a request in structlog's context."""
+"""What the middleware of ASGI, WSGI and Django share: session and user of a request in structlog's context."""
 
 from __future__ import annotations
 
@@ -61,6 +61,7 @@ class Requests(Generic[Request]):
         session_id: Returns the session's id; None, also as its answer: a new random one for each request.
         trusted_proxies: How many proxies are in front, each of which appends to `proxy_header`.
         proxy_header: The header that they write.
+        eager: Whether the user is asked for when the request begins; otherwise for each record that needs it alone.
 
     Raises:
         ConfigError: One of them is wrong.
@@ -73,6 +74,7 @@ class Requests(Generic[Request]):
         session_id: Callable[[Request], str | None] | None,
         trusted_proxies: int,
         proxy_header: ProxyHeader,
+        eager: bool = True,
     ) -> None:
         for name, given in (("user", user), ("session_id", session_id)):
             if given is not None and not callable(given):
@@ -86,6 +88,7 @@ class Requests(Generic[Request]):
                 f"proxy_header={proxy_header!r} is unknown", f"use {' or '.join(map(repr, get_args(ProxyHeader)))}"
             )
         self._user = user
+        self._eager = eager
         self._session_id = session_id
         self._trusted_proxies = trusted_proxies
         self._proxy_header = proxy_header
@@ -121,6 +124,8 @@ class Requests(Generic[Request]):
         if self._user is None:
             return
         _find_user.set(partial(self._user, request))
+        if not self._eager:
+            return
         try:
             found: Any = self._user(request)
         except Exception:  # noqa: BLE001 - what it looks for may not be there yet: a record asks again, and says so

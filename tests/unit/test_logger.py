@@ -192,3 +192,18 @@ def test_the_profile_reaches_the_record(tape: Tape) -> None:
     bound_logger(signal).audit("t")
     assert signal.record.message is None
     assert b"INFO" not in signal.otlp
+
+
+def test_a_prepared_record_is_that_of_the_call(tape: Tape) -> None:
+    """`prepare` builds the record at once, with the context of then, and its function writes it."""
+    log = bound_logger(tape)
+    with bound_contextvars(user="alice"):
+        first = log.prepare("first")
+    assert tape.written == []
+    log.audit("second")
+    receipt = first()
+    assert [record.type for record, _ in tape.written] == ["second", "first"]
+    assert (tape.record.user, tape.record.record_id) == ("alice", receipt.record_id)
+    assert tape.record.observed < tape.written[0][0].observed
+    with pytest.raises(InvalidRecord):
+        log.prepare("")

@@ -17,8 +17,17 @@ import pytest
 import otel_audit
 from otel_audit import provider as provider_module
 from otel_audit.archive.query import open_archive
+from otel_audit.config import Settings
 from otel_audit.errors import ArchiveError, ConfigError, InvalidRecord
-from otel_audit.provider import AuditProvider, configure, get_logger
+from otel_audit.provider import (
+    AuditProvider,
+    configure,
+    configure_late,
+    current_provider,
+    get_logger,
+    global_provider,
+    redirected,
+)
 from otel_audit.record import AuditRecord, Session
 from otel_audit.testing import Collector
 from tests.recording import HOSTILE_TEXTS
@@ -248,3 +257,33 @@ def test_the_first_events_configure_from_the_environment(
     assert [record.host for record in records_in(archive_path)] == ["env.example"] * 8
     messages = [entry.getMessage() for entry in caplog.records if "configured itself" in entry.getMessage()]
     assert messages == [f"otel_audit configured itself from the environment: records go to {archive_path}"]
+
+
+@pytest.mark.usefixtures("no_global")
+def test_a_framework_configures_late(archive_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings that were given for later are used by the first event, open nothing before, and yield to `configure`."""
+    monkeypatch.setattr(provider_module, "_defaults", Settings)
+    log = get_logger("s")
+    configure_late(lambda: {"archive": archive_path, "host": "late.example", "ship": False})
+    assert not archive_path.exists()
+    log.audit("t")
+    assert current_provider() is global_provider()
+    assert [record.host for record in records_in(archive_path)] == ["late.example"]
+    other = archive_path.with_name("other.db")
+    configure(archive=other, host="now.example", ship=False)
+    log.audit("t")
+    assert [record.host for record in records_in(other)] == ["now.example"]
+
+
+@pytest.mark.usefixtures("no_global")
+def test_wrong_late_settings_raise_at_the_first_event(archive_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No event goes to a default archive instead of the one that was meant; `redirected` uses the settings, too."""
+    monkeypatch.setattr(provider_module, "_defaults", Settings)
+    monkeypatch.setenv("OTEL_AUDIT_ARCHIVE", str(archive_path))
+    configure_late(lambda: {"host": "*"})
+    with pytest.raises(ConfigError, match="is no host"):
+        get_logger("s").audit("t")
+    assert not archive_path.exists()
+    configure_late(lambda: {"host": "late.example", "ship": False})
+    with redirected(archive=archive_path) as provider:
+        assert provider.host == "late.example"

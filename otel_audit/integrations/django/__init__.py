@@ -1,0 +1,1 @@
+"""A Django app that records logins, password changes, the admin's changes and refused requests."""

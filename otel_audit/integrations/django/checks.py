@@ -1,0 +1,46 @@
+"""Django's system checks: a wrong setting shows at ``manage.py check``, before any event."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Warning  # noqa: A004 - Django's name
+from django.utils.module_loading import import_string
+
+from otel_audit.errors import AuditError
+from otel_audit.integrations.django.options import SETTING, read_options
+
+__all__ = ["check_middleware", "check_setting"]
+
+MIDDLEWARE: Final = "otel_audit.integrations.django.middleware.AuditMiddleware"
+
+
+def check_setting(**_: Any) -> list[CheckMessage]:
+    """Return an error where ``OTEL_AUDIT`` is missing or wrong."""
+    try:
+        read_options(getattr(settings, SETTING, None))
+    except AuditError as error:
+        return [Error(error.message, hint=error.hint or None, obj=f"settings.{SETTING}", id="otel_audit.E001")]
+    return []
+
+
+def check_middleware(**_: Any) -> list[CheckMessage]:
+    """Return a warning where the middleware is missing: records have no session, refused requests no record."""
+    from otel_audit.integrations.django.middleware import AuditMiddleware
+
+    for path in settings.MIDDLEWARE:
+        try:
+            found = import_string(path)
+        except ImportError:
+            continue  # Django says so when it loads it
+        if isinstance(found, type) and issubclass(found, AuditMiddleware):
+            return []
+    return [
+        Warning(
+            "the audit middleware is not in MIDDLEWARE: records lack session and user, and nobody records a 403",
+            hint=f"put {MIDDLEWARE!r} first",
+            obj="settings.MIDDLEWARE",
+            id="otel_audit.W001",
+        )
+    ]
