@@ -23,6 +23,11 @@ __all__ = ["APPLICATION_ID", "SCHEMA_VERSION", "Database", "archive_errors", "co
 APPLICATION_ID: Final = 0x4F41_5544  # "OAUD"
 SCHEMA_VERSION: Final = 1
 _FIRST_SOUND_SQLITE: Final = 3_051_003
+# One statement, one state of the file: another process may be making the archive.
+_IDENTITY: Final = (
+    "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_schema)"
+    " FROM pragma_application_id, pragma_user_version"
+)
 
 Mode = Literal["read", "write"]
 
@@ -35,8 +40,6 @@ class Database(forksafe.ForkAware):
     Args:
         path: The file.
         mode: ``write`` creates the file where it is missing.
-        durable: Whether each commit waits for fsync (``synchronous=FULL``); without, a power cut can take back the last
-            commits, which only a delivery cursor may risk.
         busy_timeout: Seconds to wait for another process's transaction.
         cache_kib: Page cache. The writer's holds a run of postings and a slice of records.
         must_exist: Refuse to create the file.
@@ -47,7 +50,6 @@ class Database(forksafe.ForkAware):
         path: str | os.PathLike[str],
         mode: Mode,
         *,
-        durable: bool = True,
         busy_timeout: float = 10.0,
         cache_kib: int = 16_384,
         must_exist: bool = False,
@@ -57,7 +59,6 @@ class Database(forksafe.ForkAware):
         self.mode: Mode = mode
         self.busy_timeout = busy_timeout
         self._patience = busy_timeout
-        self._durable = durable
         self._cache_kib = cache_kib
         self._must_exist = must_exist or mode == "read"
         self._lock = OwnedLock(self._drop)
@@ -187,6 +188,17 @@ class Database(forksafe.ForkAware):
         self._patience = self.busy_timeout
 
     def _open(self) -> apsw.Connection:
+        with archive_errors(self.path):
+            self._check_place()
+            connection = self._open_to_write() if self.mode == "write" else self._open_to_read()
+            if self.mode == "write":
+                connection.execute("SELECT 1 FROM sqlite_schema").get  # noqa: B018 - opens the log
+                self._log_inode = Path(f"{self.path}-wal").stat().st_ino
+            self.inode = self.path.stat().st_ino
+        self._connection = connection
+        return connection
+
+    def _check_place(self) -> None:
         if self._closed:
             raise ArchiveError(f"the archive {self.path} is closed", "open it again")
         if self.inode and not self.path.exists():
@@ -201,14 +213,6 @@ class Database(forksafe.ForkAware):
                 "give --archive or set OTEL_AUDIT_ARCHIVE to where the application records",
             )
         check_regular(self.path)
-        with archive_errors(self.path):
-            connection = self._open_to_write() if self.mode == "write" else self._open_to_read()
-            inode = self.path.stat().st_ino
-        self._connection, self.inode = connection, inode
-        if self.mode == "write":
-            connection.execute("SELECT 1 FROM sqlite_schema").get  # noqa: B018 - opens the log
-            self._log_inode = Path(f"{self.path}-wal").stat().st_ino
-        return connection
 
     def _open_to_write(self) -> apsw.Connection:
         if apsw.SQLITE_VERSION_NUMBER < _FIRST_SOUND_SQLITE:
@@ -229,7 +233,9 @@ class Database(forksafe.ForkAware):
         connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
         _set_wal(connection, self.busy_timeout)
         for setting in (
-            f"synchronous={'FULL' if self._durable else 'NORMAL'}",
+            # Every connection: what one writes unsynced precedes the next commit in the log, and where that one's fsync
+            # fails, the kernel forgets both, and nobody would write the first again.
+            "synchronous=FULL",
             "secure_delete=ON",
             f"cache_size=-{self._cache_kib}",
             "wal_autocheckpoint=1000",
@@ -358,11 +364,7 @@ def schema() -> str:
 
 
 def _check_version(connection: apsw.Connection, path: Path) -> int:
-    # One state of the file: another process may be making the archive.
-    with contextlib.nullcontext() if connection.in_transaction else connection:
-        application = connection.execute("PRAGMA application_id").get
-        version = int(connection.execute("PRAGMA user_version").get or 0)
-        tables = connection.execute("SELECT count(*) FROM sqlite_schema").get
+    application, version, tables = map(int, connection.execute(_IDENTITY).fetchone() or (0, 0, 0))
     if application != APPLICATION_ID and (tables or connection.readonly("main")):
         raise ArchiveError(f"{path} is no audit archive", "give the path of an archive made by otel_audit")
     if version > SCHEMA_VERSION:

@@ -1,0 +1,33 @@
+"""Each experiment of `make faults`, with fewer cycles: nothing acknowledged is lost, built-in faults are noticed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.faults.experiments import EXPERIMENTS
+from tests.faults.frame import Outcome
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_a_fault_loses_nothing(name: str, tmp_path: Path) -> None:
+    """What was acknowledged before the fault is there after a restart, with its content, and arrives at a collector."""
+    command = [sys.executable, "-m", "tests.faults", "--quick", "--json", "--only", name, "--directory", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False, cwd=ROOT)
+    outcome = Outcome(**json.loads(done.stdout))
+    if outcome.skipped:
+        pytest.skip(outcome.skipped)
+    assert not outcome.wrong or outcome.subject == "teeth", done.stderr[-4_000:]
+    assert outcome.as_promised, outcome
+    assert done.returncode == 0
+    assert outcome.cycles >= EXPERIMENTS[name].quick or outcome.subject == "teeth"
+    assert outcome.acknowledged or outcome.detected
+    if outcome.subject == "sdk":
+        # Else this run would show nothing about either.
+        assert outcome.lost
