@@ -9,7 +9,7 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -44,7 +44,10 @@ from otel_audit.tasks import make_tasks, verifier
 from otel_audit.upkeep import Upkeep
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from otel_audit.delivery.shipper import Shipper
+    from otel_audit.disk_settings import DiskSettings
 
 __all__ = [
     "AuditProvider",
@@ -87,9 +90,9 @@ class AuditProvider(forksafe.ForkAware):
         self._shippers = make_shippers(config) if config.sending else []
         # Threads and meters hold the shippers, not the provider: one that nobody holds any more can warn.
         self._observed = list(self._shippers)
-        self._metrics = metrics = Metrics(
-            partial(_waiting, self._observed), partial(measure, config.archive.absolute(), config.disk)
-        )
+        self._watched = [config.archive.absolute()]
+        disk = partial(_disk, self._watched, config.disk)
+        self._metrics = metrics = Metrics(partial(_waiting, self._observed), disk)
         scope = b"" if config.profile == "signal" else encode_scope("otel_audit", __version__)
         database = Database(config.archive, "write", busy_timeout=min(10.0, config.block_timeout))
         with database:
@@ -193,6 +196,7 @@ class AuditProvider(forksafe.ForkAware):
             delivered = self.force_flush(max(0.0, deadline - time.monotonic()))
             self._closed = True
             self._observed.clear()  # meters go on asking
+            self._watched.clear()
             written = self.writer.close(max(timeout, 1.0))
             for shipper in self._shippers:
                 shipper.stop(1.0)
@@ -253,6 +257,10 @@ def _waiting(shippers: Iterable[Shipper]) -> Iterator[tuple[str, int, int | None
             yield (shipper.name, *shipper.outbox.waiting())
         except AuditError as error:
             _log.warning("cannot tell what waits for %s: %s", shipper.name, error)
+
+
+def _disk(watched: Sequence[Path], settings: DiskSettings) -> tuple[int, int, int] | None:
+    return measure(watched[0], settings) if watched else None
 
 
 def _shut_down(reference: weakref.ref[AuditProvider], writer: Writer) -> None:

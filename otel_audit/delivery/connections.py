@@ -209,7 +209,7 @@ class _WholeHead(HTTPResponse):
         """
         file: Any = self.fp
         read = file.readline
-        last = b""
+        last: bytes | None = None
 
         def readline(limit: int = -1) -> bytes:
             nonlocal last
@@ -222,7 +222,7 @@ class _WholeHead(HTTPResponse):
             super().begin()
         finally:
             del file.readline
-        if last not in (b"\r\n", b"\n"):
+        if last not in (None, b"\r\n", b"\n"):
             raise RemoteDisconnected("the head of the answer was cut short")
 
 

@@ -278,7 +278,7 @@ def test_metrics_of_the_disk(disk: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         data: Any = reader.get_metrics_data()
         return {
             metric.name: metric.data.data_points[0].value
-            for resource in data.resource_metrics
+            for resource in (data.resource_metrics if data else ())
             for scope in resource.scope_metrics
             for metric in scope.metrics
             if metric.name.startswith("audit.disk") and metric.data.data_points
@@ -293,6 +293,7 @@ def test_metrics_of_the_disk(disk: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         spend(disk / "audit.db")
         assert gauges()["audit.disk.level"] == 3
         assert gauges()["audit.disk.reserve"] == 1 << 20
+    assert gauges() == {}  # of an archive that is closed, nothing
     meters.shutdown()
 
 
