@@ -9,7 +9,7 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -44,10 +44,7 @@ from otel_audit.tasks import make_tasks, verifier
 from otel_audit.upkeep import Upkeep
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from otel_audit.delivery.shipper import Shipper
-    from otel_audit.disk_settings import DiskSettings
 
 __all__ = [
     "AuditProvider",
@@ -91,7 +88,7 @@ class AuditProvider(forksafe.ForkAware):
         # Threads and meters hold the shippers, not the provider: one that nobody holds any more can warn.
         self._observed = list(self._shippers)
         self._watched = [config.archive.absolute()]
-        disk = partial(_disk, self._watched, config.disk)
+        disk = partial(measure, self._watched, config.disk)
         self._metrics = metrics = Metrics(partial(_waiting, self._observed), disk)
         scope = b"" if config.profile == "signal" else encode_scope("otel_audit", __version__)
         database = Database(config.archive, "write", busy_timeout=min(10.0, config.block_timeout))
@@ -257,10 +254,6 @@ def _waiting(shippers: Iterable[Shipper]) -> Iterator[tuple[str, int, int | None
             yield (shipper.name, *shipper.outbox.waiting())
         except AuditError as error:
             _log.warning("cannot tell what waits for %s: %s", shipper.name, error)
-
-
-def _disk(watched: Sequence[Path], settings: DiskSettings) -> tuple[int, int, int] | None:
-    return measure(watched[0], settings) if watched else None
 
 
 def _shut_down(reference: weakref.ref[AuditProvider], writer: Writer) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,11 +33,16 @@ _LAST: Final = (
 _log = logging.getLogger("otel_audit.archive")
 
 
-def measure(path: Path, settings: DiskSettings) -> tuple[int, int, int] | None:
-    """Return what metrics tell: free bytes, those of the reserve, and the level as a number; None: it is not known."""
+def measure(watched: Sequence[Path], settings: DiskSettings) -> tuple[int, int, int] | None:
+    """Return what metrics tell: free bytes, those of the reserve, and the level as a number; None: it is not known.
+
+    Args:
+        watched: The archive; empty once it is closed, since meters go on asking.
+        settings: The levels.
+    """
     try:
-        space = look(path)
-    except OSError:
+        space = look(watched[0])
+    except (IndexError, OSError):
         return None
     return space.free, space.reserve or 0, LEVELS.index(level_of(space, settings))
 

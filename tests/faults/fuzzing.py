@@ -177,7 +177,7 @@ class Bench:
                 if not isinstance(part[key], dict) or source.flag():
                     break
                 part = part[key]
-            if isinstance(part, dict) and key:
+            if isinstance(part, dict) and key in part:
                 old = part[key]
                 part[key] = _like(old, source)
         try:

@@ -128,13 +128,13 @@ def test_the_reserve_lets_the_last_records_in(
     error = record_until_refused(watched, receipts)
     assert "the disk is full" in str(error)
     assert len(receipts) > 100
-    wait_until(lambda: levels(path)[-1] == "full")
+    wait_until(lambda: levels(path)[-1:] == ["full"])
     code, state, complaint = status(path)
     assert (code, state["level"]) == (1, "full")
     assert state["reserve"] <= 1 << 19
     assert "is full" in complaint
     (disk / "ballast").unlink()
-    wait_until(lambda: levels(path)[-1] == "ok")
+    wait_until(lambda: levels(path)[-1:] == ["ok"])
     wait_until(lambda: look(path).reserve == 2 << 20)
     receipts.append(watched.get_logger("disk").audit("user.login.success", **EVENT))
     assert watched.shutdown()

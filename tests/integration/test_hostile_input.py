@@ -9,6 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from otel_audit.archive.query import open_archive
+from otel_audit.delivery.answers import wording
 from tests.faults.fuzzing import TARGETS, Bench
 from tests.faults.inputs import Source
 
@@ -40,3 +42,10 @@ def test_sources_give_every_kind_of_value() -> None:
     assert kinds >= {"str", "int", "float", "bool", "bytes", "NoneType", "Decimal", "object", "list", "tuple", "dict"}
     assert len(words) > 120
     assert (Source(b"").text(), Source(b"").number(9), Source(b"").rest()) == ("", 0, b"")
+
+
+def test_what_was_found(bench: Bench) -> None:
+    """What the fuzzers found stays mended: a lone surrogate as an outcome, unprintable characters in answers."""
+    with open_archive(bench.shown) as archive:
+        assert list(archive.query(outcome="\udc80")) == []
+    assert wording("a\u3000b\U000fffff\ue000") == "a\\u3000b\\U000fffff\\ue000"
