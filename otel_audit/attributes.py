@@ -33,6 +33,7 @@ __all__ = [
     "INTEGRITY_SIGNER",
     "INTEGRITY_VALUE",
     "LOG_RECORD_UID",
+    "ORIGIN_PREFIX",
     "OUTCOME",
     "RECORD_ID",
     "SCHEMA_VERSION",
@@ -80,3 +81,4 @@ SESSION_TYPE: Final = "otel_audit.session.type"
 ALTERED: Final = "otel_audit.altered"
 UNSIGNED: Final = "otel_audit.unsigned"  # why a record has no signature where others have one
 CUSTOM_PREFIX: Final = "otel_audit.custom."
+ORIGIN_PREFIX: Final = "otel_audit.origin."  # what the producer of a received record said of its resource

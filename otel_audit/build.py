@@ -6,6 +6,7 @@ no are they taken one by one, by `_Careful`. Both ways give the same record.
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import os
 import random
@@ -22,7 +23,7 @@ from otel_audit.clean import MARKS, Cleaner, Marks
 from otel_audit.errors import InvalidRecord
 from otel_audit.record import Actor, AuditRecord, Session, Target, canonical_address
 
-__all__ = ["ARGUMENTS", "bound_values", "build_record", "new_record_id"]
+__all__ = ["ARGUMENTS", "bound_values", "build_record", "named_record_id", "new_record_id"]
 
 ARGUMENTS: Final = frozenset(
     {
@@ -130,6 +131,14 @@ def new_record_id(nanoseconds: int) -> str:
     bits = _random.getrandbits(74)
     time, chance = f"{nanoseconds // 1_000_000:012x}", f"{bits >> 2:018x}"
     return f"{time[:8]}-{time[8:]}-7{chance[:3]}-{'89ab'[bits & 3]}{chance[3:6]}-{chance[6:]}"
+
+
+def named_record_id(name: str) -> str:
+    """Return the UUIDv8 (RFC 9562) that a name always gives."""
+    digits = hashlib.sha256(b"otel-audit/v1/record-id\0" + name.encode(errors="backslashreplace")).hexdigest()
+    return (
+        f"{digits[:8]}-{digits[8:12]}-8{digits[13:16]}-{'89ab'[int(digits[16], 16) & 3]}{digits[17:20]}-{digits[20:32]}"
+    )
 
 
 def _is_plain(values: Mapping[str, Any]) -> bool:

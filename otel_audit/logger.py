@@ -248,6 +248,18 @@ class AuditLogger(BoundLoggerBase):
                     return Receipt(record.record_id)
                 await asyncio.sleep(pause)
 
+    def build(self, type: str, **given: Unpack[Arguments]) -> AuditRecord:
+        """Return the record of an event without recording it: for what commits records in another way.
+
+        Args:
+            type: As for `audit`.
+            **given: Likewise.
+
+        Raises:
+            InvalidRecord: The call is wrong.
+        """
+        return self._record(self._logger(), "build", type, given)[0]
+
     def before_shutdown(self, function: Callable[[], None]) -> bool:
         """Let a function be called once, while recording is still possible, when the provider shuts down.
 

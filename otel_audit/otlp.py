@@ -178,9 +178,10 @@ def encode_resource(attributes: Mapping[str, Value]) -> bytes:
     return b"".join(delimited(1, _pair(key, value)) for key, value in attributes.items())
 
 
-def encode_scope(name: str, version: str) -> bytes:
-    """Return the bytes of an OTLP ``InstrumentationScope``; empty for an empty name."""
-    return delimited(1, name.encode()) + delimited(2, version.encode()) if name else b""
+def encode_scope(name: str, version: str, attributes: Iterable[tuple[str, Value]] = ()) -> bytes:
+    """Return the bytes of an OTLP ``InstrumentationScope``; empty for one without name and attributes."""
+    texts = delimited(1, name.encode()) + delimited(2, version.encode()) if name else b""
+    return texts + b"".join(delimited(3, _pair(key, value)) for key, value in attributes)
 
 
 def shipped(otlp: bytes, record_id: str, sequence: int, stream: bytes) -> bytes:

@@ -15,9 +15,13 @@ from otel_audit.archive.administration import Administration, Own
 from otel_audit.archive.leaf import ERASURE, PRUNE
 from otel_audit.archive.merkle import Frontier
 from otel_audit.archive.ranges import Range
+from otel_audit.archive.received import Foreign, keep
 from otel_audit.archive.removal import removal_fields, remove
 from otel_audit.archive.report import Root
 from otel_audit.archive.verify import verify_connection
+from otel_audit.build import build_record
+from otel_audit.catalog import Catalog
+from otel_audit.otlp import encode, encode_scope
 from otel_audit.provider import AuditProvider
 from otel_audit.record import Session
 
@@ -84,7 +88,13 @@ def _record(path: Path, count: int, word: str) -> None:
         for n in range(count):
             user = None if n % 5 == 4 else f"{word}-{n % 3}"
             session = None if n % 4 == 3 else Session(f"s-{n}", "http", f"203.0.113.{n}", "agent")
-            log.audit("user.login.success", user=user, session=session, custom={"g": {"n": n, "text": "é" * (n % 7)}})
+            custom = {"g": {"n": n, "text": "é" * (n % 7)}}
+            if n % 6 == 5:
+                values = {"event": "t", "host": "h", "source": "s", "user": user, "session": session, "custom": custom}
+                made = build_record(values, Catalog())
+                keep(provider.writer, [Foreign(made, encode(made), b"", encode_scope(f"foreign-{n % 2}", ""))])
+            else:
+                log.audit("user.login.success", user=user, session=session, custom=custom)
 
 
 def _remove(path: Path) -> None:

@@ -71,6 +71,7 @@ _SCHEMA: Final = (
     "ALTER TABLE record RENAME COLUMN user TO account",
     "ALTER TABLE zone RENAME TO zones",
     "ALTER TABLE dead_letter DROP COLUMN requeued",
+    "DROP INDEX received",
     "DROP TABLE posting",
     "DROP TABLE dead_letter",
     "DROP TABLE meta",
@@ -223,8 +224,8 @@ def _schema(made: Made, chance: random.Random) -> set[str]:
         made.connection.execute(f"PRAGMA application_id={chance.getrandbits(31)}")
         return {"application-id"}
     if kind > len(_SCHEMA):
-        made.connection.execute(f"PRAGMA user_version={chance.randrange(2, 2**31)}")
-        return {"schema-version"}
+        made.connection.execute(f"PRAGMA user_version={chance.choice((0, 1, chance.randrange(3, 2**31)))}")
+        return {"schema-version", "schema"}
     made.connection.execute(_SCHEMA[kind])
     return {"schema"}
 

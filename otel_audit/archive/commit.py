@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import apsw
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from otel_audit.notes import Checkpoint
 
-__all__ = ["Committer", "Floor", "Make", "Row", "Signer", "columns", "row_of"]
+__all__ = ["Committer", "Floor", "Header", "Make", "MakeGroups", "Row", "Signer", "columns", "row_of"]
 
 _RANGES: Final = 4_096
 """Most ranges of own sequences that are told apart; later ones take in other processes' records between them."""
@@ -53,6 +53,12 @@ Floor = Callable[[str], "Checkpoint | None"]
 
 Make = Callable[[apsw.Connection, Frontier], Sequence[Row]]
 """Makes rows within the transaction that commits them, from what the archive and its tree are then."""
+
+Header = tuple[bytes, bytes]
+"""What records are shipped under: bytes of the OTLP ``Resource`` and ``InstrumentationScope``."""
+
+MakeGroups = Callable[[apsw.Connection, Frontier], Iterable[tuple[Header, Sequence[Row]]]]
+"""Makes rows likewise, with what they are shipped under."""
 
 
 class Committer:
@@ -93,7 +99,11 @@ class Committer:
         return self.append(lambda _connection, _tree: rows)
 
     def append(self, make: Make) -> tuple[int, list[bytes]]:
-        """Make records and commit them with whatever else `make` changes, all or nothing.
+        """Make records and commit them with whatever else `make` changes, all or nothing; see `append_groups`."""
+        return self.append_groups(lambda connection, tree: ((self._header, make(connection, tree)),))
+
+    def append_groups(self, make: MakeGroups) -> tuple[int, list[bytes]]:
+        """Make records, each with what it is shipped under, and commit them with whatever else is changed meanwhile.
 
         Where the disk is full, the reserve makes room, and all begins anew.
 
@@ -112,7 +122,7 @@ class Committer:
                     if not spend(self.database.path, own=self._own):
                         raise
 
-    def _append(self, make: Make) -> tuple[int, list[bytes]]:
+    def _append(self, make: MakeGroups) -> tuple[int, list[bytes]]:
         self.database.locked_connection()
         self._check_file()
         connection = self.database.locked_connection()
@@ -220,16 +230,35 @@ class Committer:
         return Frontier(size, peaks)
 
     def _values(
-        self, connection: apsw.Connection, rows: Sequence[Row], tree: Frontier
+        self, connection: apsw.Connection, groups: Iterable[tuple[Header, Sequence[Row]]], tree: Frontier
     ) -> tuple[list[object], list[bytes]]:
         """Return the rows' values, one row after the other, and the leaves, which are added to the tree."""
-        if not rows:
-            return [], []  # nor a resource that no record refers to
-        if not self._resource_id:
-            self._resource_id = _resource_id(connection, *self._header, self._digest)
-        salts = os.urandom(32 * len(rows))
         values: list[object] = []
         leaves: list[bytes] = []
+        for header, rows in groups:
+            if rows:  # else there would be a resource that no record refers to
+                self._add_values(rows, tree, self._shipped_under(connection, header), values, leaves)
+        return values, leaves
+
+    def _shipped_under(self, connection: apsw.Connection, header: Header) -> tuple[int, bytes]:
+        """Return the id and the digest of what records are shipped under."""
+        if header is not self._header:
+            digest = header_digest(*header)
+            return _resource_id(connection, *header, digest), digest
+        if not self._resource_id:
+            self._resource_id = _resource_id(connection, *header, self._digest)
+        return self._resource_id, self._digest
+
+    def _add_values(
+        self,
+        rows: Sequence[Row],
+        tree: Frontier,
+        under: tuple[int, bytes],
+        values: list[object],
+        leaves: list[bytes],
+    ) -> None:
+        salts = os.urandom(32 * len(rows))
+        resource, digest = under
         sequence, signer = tree.size, self._signer
         for offset, (record_id, time, observed, host, user, source, type_, *derived, otlp, kind) in enumerate(rows):
             sequence += 1
@@ -238,14 +267,13 @@ class Committer:
                 otlp = signer(otlp, record_id, sequence, self._archive_id)  # noqa: PLW2901
             salt = salts[offset * 32 : offset * 32 + 32]
             identity = bytes.fromhex(record_id.replace("-", ""))
-            content = commitment(salt, self._digest, otlp)
+            content = commitment(salt, digest, otlp)
             leaf = leaf_hash(kind, sequence, observed, identity, host, type_, content)
             node = tree.push(leaf)
             leaves.append(leaf)
             values += (sequence, kind, time, observed, host, user, source, type_)
             values += derived
-            values += (identity, self._resource_id, leaf, None if sequence & 1 else node, salt, otlp, None)
-        return values, leaves
+            values += (identity, resource, leaf, None if sequence & 1 else node, salt, otlp, None)
 
 
 def _json(numbers: Sequence[int]) -> str:

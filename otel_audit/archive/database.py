@@ -23,13 +23,14 @@ from otel_audit.errors import ArchiveError, IntegrityError
 __all__ = ["APPLICATION_ID", "SCHEMA_VERSION", "Database", "archive_errors", "connect_to_read", "schema", "transaction"]
 
 APPLICATION_ID: Final = 0x4F41_5544  # "OAUD"
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 _FIRST_SOUND_SQLITE: Final = 3_051_003
 # One statement, one state of the file: another process may be making the archive.
 _IDENTITY: Final = (
     "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_schema)"
     " FROM pragma_application_id, pragma_user_version"
 )
+_SECOND: Final = "CREATE INDEX received ON record (record_id) WHERE kind = 0"
 
 Mode = Literal["read", "write"]
 
@@ -374,8 +375,11 @@ def _migrate(connection: apsw.Connection, path: Path) -> None:
     if _check_version(connection, path) == SCHEMA_VERSION:
         return
     with transaction(connection):
-        # Another process may have made the archive meanwhile.
-        if _check_version(connection, path) < SCHEMA_VERSION:
+        # Another process may have made the archive meanwhile, or brought it to this version.
+        version = _check_version(connection, path)
+        if version == 1:
+            connection.execute(_SECOND)
+        elif not version:
             connection.execute(schema())
             archive_id, created = _new_id(), time.time_ns()
             connection.execute(
@@ -383,7 +387,7 @@ def _migrate(connection: apsw.Connection, path: Path) -> None:
                 (archive_id, created, seal(archive_id, created)),
             )
             connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
     # The schema must not be in the log alone: without its log, the file would not even be an archive.
     with contextlib.suppress(apsw.BusyError):  # then another process does it
         connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)

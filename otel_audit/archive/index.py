@@ -40,7 +40,7 @@ ZONE: Final = 1_024
 FIELDS: Final = {"host": 1, "user": 2, "trace": 3, "address": 4}
 """The indexed columns and their numbers in the table."""
 
-EVENTS: Final = "kind = 1 AND source IS NOT NULL"
+EVENTS: Final = "kind <= 1 AND source IS NOT NULL"
 """What holds for the rows of events, save for tombstones."""
 OWN: Final = "kind > 1 AND source IS NOT NULL"
 """Likewise for the archive's own records."""

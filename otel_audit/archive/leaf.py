@@ -18,6 +18,7 @@ __all__ = [
     "GENESIS",
     "KINDS",
     "PRUNE",
+    "RECEIVED",
     "ROTATION",
     "commitment",
     "header_digest",
@@ -25,8 +26,10 @@ __all__ = [
     "seal",
 ]
 
+RECEIVED: Final = 0
+"""The kind of a record that was made elsewhere and came with its id."""
 EVENT: Final = 1
-"""The kind of an ordinary record. All others are the archive's own."""
+"""The kind of a record that was made here. Greater ones are the archive's own."""
 ERASURE: Final = 2
 """Names records whose content was erased at somebody's request."""
 PRUNE: Final = 3
@@ -37,7 +40,7 @@ GENESIS: Final = 5
 """Binds the archive's id, its time of creation and its first key; the first of the archive's own records."""
 ADMINISTRATION: Final = 6
 """A checkpoint, or what somebody did with the archive."""
-KINDS: Final = range(EVENT, ADMINISTRATION + 1)
+KINDS: Final = range(RECEIVED, ADMINISTRATION + 1)
 
 _VERSION: Final = b"\0OAL1"
 _HEAD: Final = struct.Struct(">BQQ")

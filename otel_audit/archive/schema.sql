@@ -1,4 +1,4 @@
--- The archive, version 1. Records are only ever inserted; every other table can be derived from them or is a cursor.
+-- The archive, version 2. Records are only ever inserted; every other table can be derived from them or is a cursor.
 
 CREATE TABLE meta (
     key   TEXT PRIMARY KEY,
@@ -40,6 +40,10 @@ CREATE TABLE record (
 
 -- The archive's own records, which are few: checkpoints, erasures, reads.
 CREATE INDEX own ON record (kind) WHERE kind > 1;
+
+-- Records that were made elsewhere, by the id that they came with: each is kept once, however often it comes. Version 1
+-- lacks this index.
+CREATE INDEX received ON record (record_id) WHERE kind = 0;
 
 -- Which records hold a value, folded in later in sorted slices: inserting costs the same at any size. A run covers
 -- 131,072 sequences, so that a slice lands in few, warm pages, and a look-up probes one place a run.

@@ -6,7 +6,8 @@ lies before: spans can be verified in any order and by several processes, and ar
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
 import apsw
@@ -106,7 +107,7 @@ class _Check:
         self._faults = Faults(keep)
         self._signatures = SignatureCheck(connection, trust, self._faults)
         self._deriver = deriver
-        self._headers = _headers(connection)
+        self._headers = _Headers(connection)
         self._used: set[int] = set()
         self._tombstones: list[int] = []
         self._valid = self._invalid = self._missing = self._bad = 0
@@ -257,8 +258,9 @@ class _Check:
     def _commitment(self, sequence: int, resource: Any, salt: Any, otlp: Any) -> bytes | None:
         """Return the commitment to a record's content, None where its resource is not there."""
         self._used.add(resource)
-        header = self._headers.get(resource)
-        if header is None:
+        try:
+            header = self._headers[resource]
+        except KeyError:
             self._faults.add("resource", f"record {sequence}", f"there is no resource {resource}")
             return None
         return commitment(salt, header, otlp)
@@ -300,10 +302,18 @@ def _reason(error: Exception) -> str:
     return str(error) if type(error) is ValueError else "its values cannot be those of a record"
 
 
-def _headers(connection: apsw.Connection) -> Mapping[int, bytes]:
-    """Return the digest of each resource, made anew."""
-    found = {}
-    for number, resource, scope in connection.execute("SELECT id, resource, scope FROM resource"):
-        if isinstance(resource, bytes) and isinstance(scope, bytes):
-            found[int(number)] = header_digest(resource, scope)
-    return found
+class _Headers(dict[Any, bytes]):
+    """The digests of resources, made anew when they are needed: where records are received, there may be many."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        super().__init__()
+        self._connection = connection
+
+    def __missing__(self, number: Any) -> bytes:
+        found: Any = None
+        with contextlib.suppress(*UNREADABLE):
+            found = self._connection.execute("SELECT resource, scope FROM resource WHERE id = ?", (number,)).fetchone()
+        if found is None or not isinstance(found[0], bytes) or not isinstance(found[1], bytes):
+            raise KeyError(number)
+        digest = self[number] = header_digest(*found)
+        return digest

@@ -26,7 +26,7 @@ _HOLDS: Final = ("audit.hold.added", "audit.hold.removed")
 _COLUMNS: Final = "sequence, kind, record_id, leaf, otlp"
 _SEARCH: Final = (
     f"SELECT {_COLUMNS} FROM record WHERE sequence BETWEEN ? AND ? AND otlp IS NOT NULL"
-    f" AND (kind = {EVENT} OR (kind = {ADMINISTRATION} AND type = 'audit.read')) AND "
+    f" AND (kind <= {EVENT} OR (kind = {ADMINISTRATION} AND type = 'audit.read')) AND "
 )
 _HOLD_RECORDS: Final = (
     f"SELECT {_COLUMNS} FROM record INDEXED BY own WHERE kind > 1 AND kind = {ADMINISTRATION} AND otlp IS NOT NULL"
@@ -172,7 +172,7 @@ def search(connection: apsw.Connection, subject: Subject, first: int, last: int)
     row: Any
     for row in connection.execute(_SEARCH + condition, (first, last, *values)):
         log = _read(row[0], row[4])
-        if row[1] != EVENT:
+        if row[1] > EVENT:
             if _is_asked_for(log, "read", subject):
                 yield Match._make((*row, True))
         elif _is_theirs(log, subject):

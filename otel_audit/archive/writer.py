@@ -13,12 +13,11 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
 from typing import Final
 
 from otel_audit import forksafe
-from otel_audit.archive.commit import Committer, Row, row_of
-from otel_audit.archive.folding import Folding
+from otel_audit.archive.commit import Committer, MakeGroups, Row, row_of
+from otel_audit.archive.commits import Commits, OnCommit
 from otel_audit.archive.pending import Pending, wake_callers
 from otel_audit.errors import ArchiveError, AuditError
 from otel_audit.record import AuditRecord, Receipt
@@ -41,7 +40,7 @@ def _flush(writer: weakref.ref[Writer]) -> None:
         alive.flush(5.0)
 
 
-class Writer(forksafe.ForkAware):
+class Writer(Commits):
     """Appends records to one archive, from any number of threads, tasks and processes.
 
     Args:
@@ -49,15 +48,8 @@ class Writer(forksafe.ForkAware):
         on_commit: Called after each commit with the number of records and the last sequence; must be quick.
     """
 
-    def __init__(
-        self,
-        committer: Committer,
-        on_commit: Callable[[int, int], None] = lambda _records, _sequence: None,
-    ) -> None:
-        self._database = committer.database
-        self._committer = committer
-        self._on_commit = on_commit
-        self._folding = Folding(self._database)
+    def __init__(self, committer: Committer, on_commit: OnCommit = lambda _records, _sequence: None) -> None:
+        super().__init__(committer, on_commit)
         self._reset()
         forksafe.register(self)
 
@@ -74,23 +66,9 @@ class Writer(forksafe.ForkAware):
         self._refused_since = 0.0
 
     @property
-    def head(self) -> int:
-        """The last sequence that this process committed, 0 before the first."""
-        return self._committer.head
-
-    def committed(self) -> list[tuple[int, int]]:
-        """Return what this process committed, as ranges of sequences; other processes' records lie between them."""
-        return list(self._committer.ranges)
-
-    @property
     def closed(self) -> bool:
         """Whether nothing can be recorded any more."""
         return self._closed
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether this very thread is amid a commit: what interrupted it must not wait for another one."""
-        return self._database.interrupted
 
     @property
     def queued(self) -> int:
@@ -116,7 +94,7 @@ class Writer(forksafe.ForkAware):
             inline = (alone or not self._queue) and self._database.lock(timeout, blocking=alone)
             if inline:
                 self._check_open()
-                sequence, (leaf,) = self._commit([row])
+                sequence, (leaf,) = self._commit_rows([row])
         finally:
             self._database.unlock()
         if inline:
@@ -131,6 +109,30 @@ class Writer(forksafe.ForkAware):
         if not done.acquire(timeout=timeout):
             self._give_up(pending, timeout)
         return pending.result()
+
+    def append(self, make: MakeGroups, timeout: float) -> tuple[int, list[bytes]]:
+        """Commit records that are made within the transaction, each with what it is shipped under, all or none.
+
+        Args:
+            make: Makes them, from what the archive then holds.
+            timeout: Seconds to wait for another process's transaction.
+
+        Returns:
+            The first one's sequence, and all leaves.
+
+        Raises:
+            ArchiveError: Nothing was committed.
+            IntegrityError: The archive is not what it was; nothing was committed.
+        """
+        try:
+            self._database.lock(timeout)
+            self._check_open()
+            appended = self._commit(make)
+        finally:
+            self._database.unlock()
+        if self._folding.due or self._thread is None:
+            self._wake_if_possible()
+        return appended
 
     async def write_async(self, record: AuditRecord, otlp: bytes, timeout: float) -> Receipt:
         """Commit one record and return its receipt, without blocking the event loop.
@@ -340,8 +342,9 @@ class Writer(forksafe.ForkAware):
             return
         try:
             with self._database:
-                first, leaves = self._commit([item.row if isinstance(item, Pending) else item for item in batch])
+                first, leaves = self._commit_rows([item.row if isinstance(item, Pending) else item for item in batch])
             committed = time.time_ns()
+            self._refused_since = 0.0
             for sequence, (item, leaf) in enumerate(zip(batch, leaves, strict=True), first):
                 if isinstance(item, Pending):
                     item.receipt = Receipt(item.row[0], sequence, leaf.hex(), committed)
@@ -377,17 +380,6 @@ class Writer(forksafe.ForkAware):
             self._queue.extendleft(reversed(keep))
             self._done -= len(keep)
         time.sleep(0.05)
-
-    def _commit(self, rows: Sequence[Row]) -> tuple[int, list[bytes]]:
-        """Commit, under the database's lock, and tell whom it concerns."""
-        first, leaves = self._committer.commit(rows)
-        self._folding.unfolded += len(rows)
-        self._refused_since = 0.0
-        try:
-            self._on_commit(len(rows), self._committer.head)
-        except Exception:  # noqa: BLE001 - the records are on disk: nobody may hear otherwise
-            _log.exception("records up to %d are committed, but nobody was told", self._committer.head)
-        return first, leaves
 
     # -- forks --
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import keyword
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -21,6 +22,8 @@ def typed_arguments(context: click.Context) -> list[str]:
 
 class LazyGroup(click.Group):
     """A group whose commands stand in modules of their names, each as ``command``; a hyphen is an underscore there.
+
+    The module of a name that Python keeps for itself ends with an underscore.
 
     Args:
         commands_in: The package that holds the modules.
@@ -76,7 +79,8 @@ class LazyGroup(click.Group):
         )
 
     def _load(self, name: str) -> click.Command:
-        command = importlib.import_module(f"{self._package}.{name.replace('-', '_')}").command
+        module = f"{name}_" if keyword.iskeyword(name) else name.replace("-", "_")
+        command = importlib.import_module(f"{self._package}.{module}").command
         # `otel_audit.cli.main` turned it off while modules load.
         gc.enable()
         assert isinstance(command, click.Command)  # noqa: S101 - a fault of ours, and the type for the checker

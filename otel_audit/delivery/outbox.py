@@ -57,6 +57,8 @@ class Entry(NamedTuple):
     requeued: bool
 
 
+_HEADERS: Final = 64
+"""Most resources that are kept at hand."""
 _PROGRESS: Final = "SELECT (SELECT cursor FROM destination WHERE name = ?), (SELECT max(sequence) FROM record)"
 
 
@@ -189,6 +191,8 @@ class Outbox:
         if resource not in self._headers:
             with self._database as connection, archive_errors(self._database.path):
                 row = connection.execute("SELECT resource, scope FROM resource WHERE id = ?", (resource,)).fetchone()
+            if len(self._headers) >= _HEADERS:
+                self._headers.clear()  # where records are received, there may be as many as records
             self._headers[resource] = row or (b"", b"")
         return self._headers[resource]
 

@@ -12,8 +12,9 @@ from opentelemetry.sdk._logs import LogRecordProcessor, ReadWriteLogRecord
 
 from otel_audit import attributes as keys
 from otel_audit.clean import MARKS, Marks
+from otel_audit.foreign import AUDIT_PREFIX, AuditCall
 from otel_audit.integrations.bridge import relay
-from otel_audit.integrations.otel_fields import AUDIT_PREFIX, AuditCall, audit_call
+from otel_audit.integrations.otel_fields import audit_call
 from otel_audit.provider import AuditProvider, get_logger, global_provider
 
 __all__ = ["AuditLogRecordProcessor"]

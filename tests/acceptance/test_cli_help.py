@@ -43,8 +43,8 @@ def options() -> Iterator[tuple[str, click.Option]]:
 
 def test_the_commands() -> None:
     """These are the commands; whoever adds one documents it."""
-    expected = "checkpoint erase export hold keys prove prune record requeue ship show stats status"
-    assert [*expected.split(), "subject-export", "verify", "verify-proof"] == NAMES
+    expected = "checkpoint erase export hold import keys prove prune receive record requeue ship show stats"
+    assert [*expected.split(), "status", "subject-export", "verify", "verify-proof"] == NAMES
 
 
 @pytest.mark.parametrize("name", COMMANDS)

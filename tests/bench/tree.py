@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Final
 
 import apsw
 
-from otel_audit.archive.commit import Committer, Row, row_of
+from otel_audit.archive.commit import Committer, Header, Row, row_of
 from otel_audit.archive.database import Database
 from otel_audit.archive.merkle import Frontier
 from otel_audit.otlp import encode_resource, encode_scope
@@ -64,11 +64,11 @@ class Leaves(Committer):
     """Commits the same records with salts and leaves, and no tree above them."""
 
     def _values(
-        self, connection: apsw.Connection, rows: Sequence[Row], tree: Frontier
+        self, connection: apsw.Connection, groups: Iterable[tuple[Header, Sequence[Row]]], tree: Frontier
     ) -> tuple[list[object], list[bytes]]:
         flat = _Flat(tree.size, [b""])
-        values, leaves = super()._values(connection, rows, flat)
-        values[15::19] = [None] * len(rows)
+        values, leaves = super()._values(connection, groups, flat)
+        values[15::19] = [None] * len(leaves)
         tree.size, tree.peaks = flat.size, [leaves[-1]]
         return values, leaves
 
@@ -88,17 +88,18 @@ class Nothing(Committer):
     """Commits the same records without any hash."""
 
     def _values(
-        self, connection: apsw.Connection, rows: Sequence[Row], tree: Frontier
+        self, connection: apsw.Connection, groups: Iterable[tuple[Header, Sequence[Row]]], tree: Frontier
     ) -> tuple[list[object], list[bytes]]:
         values: list[object] = []
-        sequence = tree.size
+        sequence = before = tree.size
+        rows = [row for _, group in groups for row in group]
         for record_id, time_, observed, host, user, source, type_, *derived, otlp, kind in rows:
             sequence += 1
             values += (sequence, kind, time_, observed, host, user, source, type_)
             values += derived
             values += (bytes.fromhex(record_id.replace("-", "")), 1, b"", None, None, otlp, None)
         tree.size, tree.peaks = sequence, [b""]
-        return values, [b""] * len(rows)
+        return values, [b""] * (sequence - before)
 
 
 _KINDS: Final = (Committer, Leaves, Nothing)

@@ -21,7 +21,7 @@ EXPECTED = {
     "geo.country.iso_code", "geo.continent.code", "audit.integrity.value", "audit.integrity.signer",
     "audit.integrity.canonicalization", "audit.integrity.algorithm", "audit.integrity.certificate",
 }  # fmt: skip
-OTHERS = {"otel_audit.altered", "otel_audit.unsigned", "otel_audit.custom.", "audit.integrity."}
+OTHERS = {"otel_audit.altered", "otel_audit.unsigned", "otel_audit.custom.", "otel_audit.origin.", "audit.integrity."}
 
 
 def keys() -> list[str]:

@@ -11,7 +11,8 @@ from opentelemetry._logs import LogRecord, SeverityNumber
 from opentelemetry.sdk._logs import LogRecordLimits, ReadWriteLogRecord
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-from otel_audit.integrations.otel_fields import AuditCall, audit_call
+from otel_audit.foreign import AuditCall
+from otel_audit.integrations.otel_fields import audit_call
 from otel_audit.record import Actor, AuditRecord, Session, Target
 from tests.recording import Tape, bound_logger, texts, values
 

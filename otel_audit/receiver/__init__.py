@@ -1,0 +1,1 @@
+"""A durable audit endpoint for every language: OTLP/HTTP in, committed records out. Needs the extra ``server``."""
