@@ -105,6 +105,9 @@ def _replace(path: Path, content: bytes) -> None:
     try:
         with os.fdopen(os.open(new, flags, 0o600), "wb") as file:
             file.write(content)
+            file.flush()
+            # Else a power cut can leave the new name with nothing in it.
+            os.fsync(file.fileno())
         new.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):

@@ -179,6 +179,7 @@ def _without_log(path: Path, child: int) -> Iterator[None]:
 def read_only_disks(stage: Stage) -> None:
     """Make a file system read-only: remounted between two lives, and by an error of its own under a writer."""
     with Loop(stage.folder, "ext4") as disk:
+        os.environ["OTEL_AUDIT_HIGH_WATER"] = str(disk.point / "high-water")
         stage.repeat(partial(_make_read_only, disk))
 
 

@@ -130,7 +130,7 @@ class Stage:
         n = 1
         while fires(n):
             self.cycle()
-            n += 1 + (n // 2 if self.quick else 0)
+            n += 1 + (n if self.quick else 0)
 
 
 def always() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 from collections.abc import Callable
@@ -26,6 +27,8 @@ def power_cuts(stage: Stage, kind: str, writer: Callable[..., Work] = for_ever) 
         writer: Returns the writers' work, given the archive and one of the `KINDS`.
     """
     with Loop(stage.folder, kind) as disk:
+        # On the same disk. Elsewhere, processes that no power cut ends would note what they saw after it.
+        os.environ["OTEL_AUDIT_HIGH_WATER"] = str(disk.point / "high-water")
         while stage.wants_more():
             path, ledger = disk.point / f"{stage.outcome.cycles}" / "audit.db", Ledger()
             for _ in range(min(CUTS_AN_ARCHIVE, stage.cycles - stage.outcome.cycles)):

@@ -28,7 +28,7 @@ FAILING = {
     "pread64": ("EIO",),
 }
 RECORDS = 8
-DEADLINE = 1.0
+DEADLINE = 0.3
 POLICIES = ("raise", "block", "log")
 
 

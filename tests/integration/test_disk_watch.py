@@ -13,14 +13,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from otel_audit import metrics as metrics_module
 from otel_audit import upkeep
-from otel_audit.archive import diskwatch
+from otel_audit.archive import commit, diskwatch
 from otel_audit.archive.query import open_archive
+from otel_audit.archive.ranges import count
+from otel_audit.archive.received import keep
 from otel_audit.archive.space import lay_by, look, reserve_path, spend
 from otel_audit.errors import ArchiveError, AuditError
 from otel_audit.provider import AuditProvider
@@ -28,6 +31,10 @@ from otel_audit.record import AuditRecord, Receipt
 from otel_audit.testing import Collector
 from tests.archive_material import assert_delivered, assert_sound, provider_at, run_python, wait_until
 from tests.command_line import otel_audit
+from tests.erasure_material import erased
+from tests.integration.test_received import foreign
+from tests.retention_material import prune as pruned
+from tests.retention_material import rules
 
 NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="mounts file systems")
 LEVELS = {"disk_warning": "6MiB", "disk_critical": "4MiB", "disk_reserve": "2MiB"}
@@ -338,3 +345,41 @@ def test_the_reserve_is_a_file_of_its_own(what: str, archive_path: Path, caplog:
     with pytest.raises((AuditError, OSError)):
         lay_by(archive_path, 1 << 20, 0)
     assert_sound(archive_path, records=2)
+
+
+@pytest.fixture
+def full_once(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Return what lets the next commit find a full disk, and the reserve make room for another try."""
+    real = commit._insert
+    pending = [False]
+
+    def insert(connection: apsw.Connection, values: list[object]) -> None:
+        real(connection, values)
+        if pending[0]:
+            pending[0] = False
+            raise apsw.FullError("database or disk is full")
+
+    def arm() -> None:
+        pending[0] = True
+
+    monkeypatch.setattr(commit, "_insert", insert)
+    monkeypatch.setattr(commit, "spend", lambda _archive, own: True)
+    return arm
+
+
+def test_what_is_made_anew_is_made_once(archive_path: Path, full_once: Callable[[], None]) -> None:
+    """Foreign records, erasures and prunings that begin anew after a full disk tell what they did, once."""
+    with provider_at(archive_path, high_water=False, checkpoint_interval=0) as provider:
+        full_once()
+        assert [one.outcome for one in keep(provider.writer, [foreign(1), foreign(2), foreign(1)])] == [
+            "recorded", "recorded", "repeat",
+        ]  # fmt: skip
+        for user in ("alice", "bob"):
+            full_once()
+            provider.get_logger("disk").audit("user.login.success", user=user)
+    full_once()
+    assert count(erased(archive_path).ranges) == 1
+    time.sleep(1.1)
+    full_once()
+    assert pruned(archive_path, rules({"user.*": "1s"})).records.total() == 1
+    assert_sound(archive_path)
