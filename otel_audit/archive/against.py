@@ -116,10 +116,15 @@ _REMEDY: Final = "give a file that the collector's file exporter wrote as JSON"
 def _object(text: bytes) -> Mapping[str, Any] | None:
     """Return the JSON object that a text holds; None where it holds none."""
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_int=_integer)
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, Mapping) else None
+
+
+def _integer(text: str) -> int | float:
+    # So the Collector writes the double -0.0, whose sign an int would lose.
+    return -0.0 if text == "-0" else int(text)
 
 
 class _Comparing:
@@ -267,7 +272,8 @@ def _plain(value: Any) -> Any:
 
 def _attributes(pairs: Any) -> dict[str, Any]:
     # The identity of a record is compared as it is.
-    found = {pair["key"]: _value(pair.get("value") or {}) for pair in pairs or ()}
+    # What is empty is left out by the Collector, an empty name as well.
+    found = {pair.get("key", ""): _value(pair.get("value") or {}) for pair in pairs or ()}
     number = found.get(keys.SEQUENCE_NUMBER)
     if isinstance(number, tuple):
         found[keys.SEQUENCE_NUMBER] = number[1]
@@ -292,5 +298,5 @@ def _value(value: Mapping[str, Any]) -> Any:
             case "arrayValue":
                 return ("list", [_value(one or {}) for one in item.get("values") or ()])
             case "kvlistValue":
-                return ("map", {one["key"]: _value(one.get("value") or {}) for one in item.get("values") or ()})
+                return ("map", {one.get("key", ""): _value(one.get("value") or {}) for one in item.get("values") or ()})
     return None
