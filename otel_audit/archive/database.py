@@ -16,6 +16,8 @@ from otel_audit import forksafe
 from otel_audit.archive.files import check_regular, make_private, prepare_file, sync_directory, uri_path
 from otel_audit.archive.leaf import seal
 from otel_audit.archive.ownedlock import OwnedLock
+from otel_audit.archive.remedies import is_full, remedy
+from otel_audit.archive.space import spend
 from otel_audit.errors import ArchiveError, IntegrityError
 
 __all__ = ["APPLICATION_ID", "SCHEMA_VERSION", "Database", "archive_errors", "connect_to_read", "schema", "transaction"]
@@ -216,6 +218,15 @@ class Database(forksafe.ForkAware):
         check_regular(self.path)
 
     def _open_to_write(self) -> apsw.Connection:
+        while True:
+            try:
+                return self._connect_to_write()
+            except apsw.Error as error:
+                # The log and its index need room, too.
+                if not (is_full(error) and spend(self.path, own=True)):
+                    raise
+
+    def _connect_to_write(self) -> apsw.Connection:
         if apsw.SQLITE_VERSION_NUMBER < _FIRST_SOUND_SQLITE:
             raise ArchiveError(
                 f"SQLite {apsw.sqlite_lib_version()} has the WAL-reset bug, which corrupts archives",
@@ -280,11 +291,11 @@ def connect_to_read(path: Path) -> tuple[apsw.Connection, bool]:
     connection.set_busy_timeout(10_000)
     try:
         connection.execute("SELECT 1 FROM sqlite_schema").get  # noqa: B018 - runs the statement
-    except (apsw.CantOpenError, apsw.ReadOnlyError):
+    except (apsw.CantOpenError, apsw.ReadOnlyError, apsw.IOError) as error:
         wal = Path(f"{path}-wal")
-        if wal.exists() and wal.stat().st_size:
+        if (isinstance(error, apsw.IOError) and not is_full(error)) or (wal.exists() and wal.stat().st_size):
             raise
-        # No log, and no right to make one: until one appears, nobody writes.
+        # No log, and no right or no room to make one: until one appears, nobody writes.
         connection.close()
         return apsw.Connection(f"file:{uri_path(path)}?immutable=1", flags=flags | apsw.SQLITE_OPEN_URI), True
     return connection, False
@@ -310,7 +321,7 @@ def archive_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except apsw.Error as error:
-        raise ArchiveError(f"{path}: {error}", _hint(error)) from error
+        raise ArchiveError(f"{path}: {error}", remedy(error)) from error
     except (UnicodeDecodeError, OverflowError):
         # Their texts quote what was found.
         raise ArchiveError(f"{path} holds what no archive can hold", "otel-audit verify says more") from None
@@ -318,26 +329,6 @@ def archive_errors(path: Path) -> Iterator[None]:
         raise ArchiveError(
             f"{path}: {error.strerror or error}", "check the path, its permissions and the disk"
         ) from error
-
-
-def _hint(error: apsw.Error) -> str:
-    match error:
-        case apsw.FullError():
-            return "the disk is full: free some space"
-        case apsw.BusyError() | apsw.LockedError():
-            return "another process holds the archive's write lock: find out which (fuser), and why it does not finish"
-        case apsw.ReadOnlyError() | apsw.CantOpenError() | apsw.PermissionsError():
-            return (
-                "check the owner and the permissions of the file, its -wal and -shm, and the directory,"
-                " and whether the disk is mounted read-only"
-            )
-        case apsw.NotADBError():
-            return "this is no SQLite file: check the path"
-        case apsw.CorruptError():
-            return "the file is damaged: keep it as it is, and restore a copy"
-        case apsw.IOError():
-            return "the disk failed: look at the kernel's log"
-    return "see the SQLite error above"
 
 
 def _set_wal(connection: apsw.Connection, timeout: float) -> None:

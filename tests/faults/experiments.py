@@ -6,7 +6,9 @@ from functools import partial
 from typing import Final
 
 from tests.faults import beside, clocks, crash_states, damage, disks, forks, kills, locks, power, syscalls, teeth
+from tests.faults.collectors import COLLECTORS
 from tests.faults.frame import Experiment
+from tests.faults.fuzz import FUZZING
 from tests.faults.injection import needs_loop, needs_strace
 
 __all__ = ["EXPERIMENTS"]
@@ -102,6 +104,8 @@ _ALL: Final = (
         name="edits", fault="random edits of rows, tables, schema, whole files",
         run=damage.edits, full=100_000, quick=2_000,
     ),
+    *COLLECTORS,
+    *FUZZING,
     Experiment(
         name="outage", fault="the collector is down for a while, 1,000 or more records a second",
         run=beside.our_outage, full=3, quick=1,
