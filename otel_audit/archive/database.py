@@ -365,12 +365,6 @@ def _check_version(connection: apsw.Connection, path: Path) -> int:
     return version
 
 
-def _new_id() -> str:
-    import uuid  # once in an archive's life, and readers need not load it
-
-    return uuid.uuid4().hex
-
-
 def _migrate(connection: apsw.Connection, path: Path) -> None:
     if _check_version(connection, path) == SCHEMA_VERSION:
         return
@@ -380,8 +374,10 @@ def _migrate(connection: apsw.Connection, path: Path) -> None:
         if version == 1:
             connection.execute(_SECOND)
         elif not version:
+            import uuid  # once in an archive's life, and readers need not load it
+
             connection.execute(schema())
-            archive_id, created = _new_id(), time.time_ns()
+            archive_id, created = uuid.uuid4().hex, time.time_ns()
             connection.execute(
                 "INSERT INTO meta VALUES ('archive_id', ?), ('created', ?), ('folded', 0), ('seal', ?)",
                 (archive_id, created, seal(archive_id, created)),
