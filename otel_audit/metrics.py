@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from opentelemetry.metrics import CallbackOptions, Observation, get_meter
 
@@ -12,6 +13,7 @@ from otel_audit._version import __version__
 __all__ = ["Metrics"]
 
 Waiting = Callable[[], Iterable[tuple[str, int, int | None]]]
+Disk = Callable[[], tuple[int, int, int] | None]
 
 
 class Metrics:
@@ -20,11 +22,14 @@ class Metrics:
     Args:
         waiting: Returns for each destination its name, how many records wait for it, and when the oldest of them was
             recorded (nanoseconds since the epoch, None without any).
+        disk: Returns the bytes that are free on the archive's disk, those of the reserve, and the level, from 0 to 3;
+            None where nobody knows.
     """
 
-    def __init__(self, waiting: Waiting) -> None:
+    def __init__(self, waiting: Waiting, disk: Disk = lambda: None) -> None:
         meter = get_meter("otel_audit", __version__)
         self._waiting = waiting
+        self._disk = disk
         self._emitted = meter.create_counter("audit.records.emitted", "{record}", "Records committed to the archive.")
         self._exported = meter.create_counter(
             "audit.records.exported", "{record}", "Records accepted by a destination."
@@ -42,6 +47,14 @@ class Metrics:
             "s",
             "Age of the oldest record that a destination has still to accept.",
         )
+        for place, (name, unit, description) in enumerate(
+            (
+                ("audit.disk.free", "By", "Free space on the archive's disk."),
+                ("audit.disk.reserve", "By", "Space that is kept for the last records."),
+                ("audit.disk.level", "1", "0 enough space, 1 warning, 2 critical, 3 full: the reserve is being spent."),
+            )
+        ):
+            meter.create_observable_gauge(name, [partial(self._space, place)], unit, description)
 
     def emitted(self, records: int) -> None:
         """Count committed records."""
@@ -56,6 +69,10 @@ class Metrics:
     def dropped(self, records: int = 1) -> None:
         """Count records that could not be recorded."""
         self._dropped.add(records)
+
+    def _space(self, place: int, _options: CallbackOptions) -> Iterable[Observation]:
+        disk = self._disk()
+        return [] if disk is None else [Observation(disk[place])]
 
     def _depth(self, _options: CallbackOptions) -> Iterable[Observation]:
         return [Observation(count, {"destination": name}) for name, count, _ in self._waiting()]

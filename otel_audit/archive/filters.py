@@ -172,7 +172,7 @@ class Filter:
         for column, forms in self.exact.items():
             add(*one_of(column, forms))
         if self.outcome is not None:
-            add("outcome = ?", self.outcome)
+            add("outcome = ?", _recorded(self.outcome))
         if self.session is not None:
             add(*one_of("session", self.forms(self.session)))
         if self.host_wide is not None:

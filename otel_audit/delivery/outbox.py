@@ -65,8 +65,6 @@ _PROGRESS: Final = "SELECT (SELECT cursor FROM destination WHERE name = ?), (SEL
 class Outbox:
     """One destination's view of an archive.
 
-    Its commits do not wait for fsync: a power cut can set the cursor back, which makes duplicates and loses nothing.
-
     Args:
         path: The archive.
         destination: The destination's name.
@@ -74,7 +72,7 @@ class Outbox:
 
     def __init__(self, path: str | os.PathLike[str], destination: str) -> None:
         # Not patient: the shipper tries again anyway, and whoever stops it would wait as long.
-        self._database = Database(path, "write", durable=False, busy_timeout=1.0, cache_kib=2048, must_exist=True)
+        self._database = Database(path, "write", busy_timeout=1.0, cache_kib=2048, must_exist=True)
         # Who waits or measures must not wait for the shipper, which may wait for another process's transaction.
         self._watch = Database(path, "read", cache_kib=512)
         self._endpoint = ""
