@@ -13,7 +13,7 @@ from otel_audit.archive.database import Database, archive_errors, transaction
 from otel_audit.errors import ConfigError
 from otel_audit.otlp import frame, shipped, stream_attribute
 
-__all__ = ["BATCH", "Entry", "Outbox", "requeue"]
+__all__ = ["BATCH", "Entry", "Outbox", "requeue", "resend", "the_destination"]
 
 BATCH: Final = 2_048
 """Most records of a request."""
@@ -276,6 +276,70 @@ def requeue(
                     connection.execute(
                         f"UPDATE dead_letter SET requeued = 1 WHERE {' AND '.join([*terms, *among])}",
                         (*values, *chunk),
+                    )
+                    changed += connection.changes()
+            return changed
+    finally:
+        database.close()
+
+
+def the_destination(path: str | os.PathLike[str], name: str | None) -> str:
+    """Return a destination's name: the one that is given, else that of the only one.
+
+    Args:
+        path: The archive.
+        name: The destination; None: the only one there is.
+
+    Raises:
+        ArchiveError: The archive cannot be read.
+        ConfigError: There is no such destination, or more than one.
+    """
+    database = Database(path, "read", must_exist=True)
+    try:
+        with database as connection, archive_errors(database.path):
+            if name is not None:
+                _check_destination(connection, name)
+                return name
+            known = [str(row[0]) for row in connection.execute("SELECT name FROM destination ORDER BY name")]
+    finally:
+        database.close()
+    if len(known) != 1:
+        raise ConfigError(
+            f"the archive has {len(known)} destinations",
+            f"name one by --destination: {', '.join(known)}" if known else "ship to one first: otel-audit ship",
+        )
+    return known[0]
+
+
+def resend(path: str | os.PathLike[str], destination: str, sequences: Sequence[int], reason: str) -> int:
+    """Put records that a destination has accepted back into its outbox: the shipper sends them before anything else.
+
+    Args:
+        path: The archive.
+        destination: The destination.
+        sequences: The records. What it has not accepted yet waits anyway, and what has no content stays.
+        reason: Why.
+
+    Returns:
+        How many were put back.
+
+    Raises:
+        ArchiveError: The archive cannot be written.
+        ConfigError: There is no such destination.
+    """
+    database = Database(path, "write", must_exist=True)
+    try:
+        with database as connection, archive_errors(database.path):
+            _check_destination(connection, destination)
+            changed = 0
+            with transaction(connection):
+                for chunk in _chunks(sequences):
+                    connection.execute(
+                        "INSERT INTO dead_letter SELECT name, sequence, ?, ?, 1 FROM destination CROSS JOIN record"
+                        " WHERE name = ? AND sequence <= cursor AND otlp IS NOT NULL"
+                        f" AND sequence IN ({','.join('?' * len(chunk))})"
+                        " ON CONFLICT (destination, sequence) DO UPDATE SET requeued = 1 WHERE NOT requeued",
+                        (time.time_ns(), reason, destination, *chunk),
                     )
                     changed += connection.changes()
             return changed
