@@ -32,13 +32,14 @@ def examine_names(environ: Mapping[str, str] = os.environ) -> Iterator[Finding]:
         if name.startswith(_PREFIX) and name not in VARIABLES:
             import difflib  # for this message only
 
-            near = difflib.get_close_matches(name, sorted(VARIABLES), 1, 0.7)
+            known = {variable.removeprefix(_PREFIX): variable for variable in sorted(VARIABLES)}
+            near = difflib.get_close_matches(name.removeprefix(_PREFIX), known, 1, 0.7)
             yield Finding(
                 "warning",
                 "variable-unknown",
                 f"there is no variable {name}",
                 "nothing heeds it: what it was to change is as if it were not there",
-                f"set {near[0]} in its place" if near else "unset it; docs/configuration.md has all variables",
+                f"set {known[near[0]]} in its place" if near else "unset it; docs/configuration.md has all variables",
             )
 
 

@@ -20,7 +20,7 @@ def write(folder: Path, text: str, name: str = "collector.yaml") -> str:
 
 
 def test_values_have_their_lines(tmp_path: Path) -> None:
-    """A value in a mapping has the line of its key, an item of a list its own; texts, booleans and null are told apart."""
+    """A value in a mapping has the line of its key, an item of a list its own; text, boolean and null differ."""
     root = read_configuration([write(tmp_path, "a:\n  b:\n    - x\n    - y\nc: true\nd: yes\ne:\nf: 'true'\ng: 12\n")])
     items = root.nearest("a", "b").items
     assert [(item.text, item.line) for item in items] == [("x", 3), ("y", 4)]
@@ -144,5 +144,5 @@ def test_a_mark_of_the_byte_order_is_no_part_of_it(tmp_path: Path) -> None:
 def test_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without PyYAML the error names the extra to install."""
     monkeypatch.setitem(sys.modules, "yaml", None)
-    with pytest.raises(ConfigError, match="extra `doctor`.*otel-audit\\[doctor\\]"):
+    with pytest.raises(ConfigError, match=r"extra `doctor`.*otel-audit\[doctor\]"):
         read_configuration([write(tmp_path, "a: 1\n")])
