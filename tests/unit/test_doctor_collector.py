@@ -8,38 +8,7 @@ import pytest
 
 from otel_audit.doctor.collector import examine_collector
 from otel_audit.doctor.findings import Finding
-
-SOUND = """\
-receivers:
-  otlp:
-    protocols:
-      http:
-        endpoint: 127.0.0.1:4318
-      grpc:
-exporters:
-  otlp_grpc:
-    endpoint: collector.example.com:4317
-    retry_on_failure:
-      max_elapsed_time: 0
-    sending_queue:
-      storage: file_storage
-      block_on_overflow: true
-      batch:
-extensions:
-  file_storage:
-    directory: /var/lib/otelcol
-    fsync: true
-service:
-  extensions: [file_storage]
-  pipelines:
-    traces:
-      receivers: [otlp]
-      exporters: [otlp_grpc]
-    logs:
-      receivers: [otlp]
-      processors: []
-      exporters: [otlp_grpc]
-"""
+from tests.doctor_material import SOUND
 
 
 def examined(folder: Path, *texts: str) -> list[Finding]:
