@@ -116,7 +116,7 @@ def examine_queue(layout: Layout, owner: Component, path: tuple[str, ...], *, bl
             queue if size is None else size,
             f"the queue of {owner.name} is in memory",
             "what it holds was acknowledged, and is lost when the Collector is killed, crashes or runs out of memory",
-            f"{': {'.join((*path, 'storage: file_storage'))}{'}' * len(path)}, and the extension file_storage",
+            f"{_written(path, 'storage: file_storage')}, and the extension file_storage with fsync: true",
         )
     elif storage.unknown:
         yield _unknown(storage, f"the storage of {owner.name}")
