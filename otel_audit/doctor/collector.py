@@ -29,11 +29,13 @@ def examine_collector(files: Sequence[str]) -> list[Finding]:
         what = f"the pipelines come from {whole.text}"
         return [found("note", "value-unknown", whole, what, "nothing could be examined", "give that file, too")]
     layout = Layout(root)
-    return [
+    found_there = (
         *layout.findings(),
         *examine_receivers(layout),
         *examine_processors(layout),
         *examine_connectors(layout),
         *examine_exporters(layout),
         *renamed(layout),
-    ]
+    )
+    # A processor may stand in several pipelines.
+    return list(dict.fromkeys(found_there))

@@ -84,7 +84,10 @@ def _delivery(
     config = load_settings(path, {one.what for one in told}, found)
     if config is None:
         return found
-    more, usable = examine_endpoint(config, status, timeout)
+    try:
+        more, usable = examine_endpoint(config, status, timeout)
+    except (AuditError, OSError) as error:
+        more, usable = [_failed("destination-unknown", error)], False
     found += more
     if usable and open_administration is not None:
         opener = open_administration

@@ -93,7 +93,7 @@ def _first(connection: apsw.Connection) -> Verifier | None:
     try:
         named = read_log(row[1]).attributes.get(f"{keys.CUSTOM_PREFIX}archive.verifier")
         return None if named is None else Verifier.parse(str(named))
-    except ValueError:
+    except (ValueError, TypeError, AttributeError):
         return None  # what an archive's first record says wrongly, verify tells
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import stat
 import sys
 from collections.abc import Iterator
@@ -67,7 +68,8 @@ def examine_place(directory: Path, mounts: str | None = None) -> Iterator[Findin
     except ArchiveError as error:
         yield Finding("error", "directory-open", error.message, "nothing is recorded there", error.hint)
     status = directory.stat()
-    if status.st_mode & (stat.S_IWGRP | stat.S_ISVTX | stat.S_IWOTH) == stat.S_IWGRP:
+    writable = status.st_mode & (stat.S_IWGRP | stat.S_ISVTX | stat.S_IWOTH) == stat.S_IWGRP
+    if writable and not _own_group(status):
         yield Finding(
             "warning",
             "directory-group",
@@ -83,6 +85,14 @@ def examine_place(directory: Path, mounts: str | None = None) -> Iterator[Findin
             "nothing can be recorded by this user",
             "run this as the user of the application, or correct owner and mode",
         )
+
+
+def _own_group(status: os.stat_result) -> bool:
+    """Tell whether a file's group is the owner's first one: many systems give every user one of his own."""
+    try:
+        return pwd.getpwuid(status.st_uid).pw_gid == status.st_gid
+    except KeyError:
+        return False
 
 
 def _mounts() -> str:

@@ -106,11 +106,21 @@ def test_files_that_others_may_read(archive: Path) -> None:
     assert all("0644" in what for what in named)
 
 
-@pytest.mark.parametrize(("mode", "code"), [(0o777, "directory-open"), (0o770, "directory-group"), (0o755, None)])
+@pytest.mark.parametrize(("mode", "code"), [(0o777, "directory-open"), (0o770, None), (0o755, None)])
 def test_the_directory(archive: Path, mode: int, code: str | None) -> None:
     """A directory where others can replace files is told of, one that they can only read is not."""
     archive.parent.chmod(mode)
     assert set(doctor(archive, probe=False)) == (set() if code is None else {code})
+
+
+@NEEDS_ROOT
+def test_the_group_of_the_directory(archive: Path) -> None:
+    """A group other than the owner's own that can replace files is told of."""
+    os.chown(archive.parent, -1, 65_533)
+    archive.parent.chmod(0o770)
+    assert set(doctor(archive, probe=False)) == {"directory-group"}
+    archive.parent.chmod(0o1770)
+    assert doctor(archive, probe=False) == {}
 
 
 @NEEDS_ROOT

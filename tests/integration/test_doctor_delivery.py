@@ -180,3 +180,16 @@ def test_sending_that_is_switched_off(archive: Path, monkeypatch: pytest.MonkeyP
         monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
         assert set(doctor(archive)) == {"sending-off"}
         assert collector.requests == 0
+
+
+def test_a_certificate_that_is_none(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of certificates that holds something else is a finding, whichever protocol stumbles over it."""
+    file = tmp_path / "ca.pem"
+    file.write_text("nothing of the kind")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(file))
+    for protocol in ("http/protobuf", "grpc"):
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "https://127.0.0.1:9")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+        (one,) = doctor(archive, timeout=2.0).values()
+        assert one.severity == "error"
+        assert one.code.startswith("destination-")

@@ -270,3 +270,13 @@ def test_findings_say_what_why_and_what_to_write(tmp_path: Path) -> None:
     assert one.remedy == "retry_on_failure: {max_elapsed_time: 0}"
     (one,) = examined(tmp_path, SOUND.replace("      storage: file_storage\n", ""))
     assert one.remedy.startswith("sending_queue: {storage: file_storage}, ")
+
+
+def test_a_processor_in_two_pipelines_is_told_of_once(tmp_path: Path) -> None:
+    """What stands in several pipelines of audit records is one finding."""
+    text = SOUND.replace("processors: []", "processors: [memory_limiter]") + "processors: {memory_limiter: }\n"
+    text = text.replace(
+        "    logs:\n",
+        "    logs/2: {receivers: [otlp], processors: [memory_limiter], exporters: [otlp_grpc]}\n    logs:\n",
+    )
+    assert [one.code for one in examined(tmp_path, text)] == ["limiter-refuses"]
