@@ -193,3 +193,18 @@ def test_a_certificate_that_is_none(archive: Path, tmp_path: Path, monkeypatch: 
         (one,) = doctor(archive, timeout=2.0).values()
         assert one.severity == "error"
         assert one.code.startswith("destination-")
+
+
+def test_a_probe_behind_a_backlog(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where others are delivered first and the time is over, that is a warning, not an outage."""
+    with provider_at(archive, durability="queued", ship=False) as provider:
+        for number in range(2_100):
+            provider.get_logger("shop").audit("user.login.success", user=f"user-{number}")
+    # The empty request, and the first full one; then the collector is busy.
+    replies = iter([Reply(), Reply()])
+    with Collector(script=lambda: next(replies, Reply(status=503, retry_after=60))) as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint)
+        (one,) = doctor(archive, timeout=2.0).values()
+        assert len(collector.records) == 2_048
+    assert (one.severity, one.code) == ("warning", "probe-waiting")
+    assert "55 records are to be delivered" in one.what
