@@ -44,6 +44,7 @@ OWN_TYPES: Final = (
     _type("audit.read", "READ", "Records were read.", "read.command", "read.filter"),
     _type("audit.key.created", "CREATE", "A signing key was made.", "key.verifier"),
     _type("audit.disk.changed", "UPDATE", "The space left on the disk passed a level.", "disk.level", "disk.free"),
+    _type("audit.probe", "EXECUTE", "A record was made to see that records are delivered.", "process.pid"),
     _type("audit.key.shown", "READ", "A signing key's verifier was shown.", "key.verifier"),
 )
 """What the archive records of itself."""

@@ -15,6 +15,7 @@ import apsw
 from otel_audit import forksafe
 from otel_audit.archive.files import check_regular, make_private, prepare_file, sync_directory, uri_path
 from otel_audit.archive.leaf import seal
+from otel_audit.archive.library import check_library
 from otel_audit.archive.ownedlock import OwnedLock
 from otel_audit.archive.remedies import is_full, remedy
 from otel_audit.archive.space import spend
@@ -24,7 +25,6 @@ __all__ = ["APPLICATION_ID", "SCHEMA_VERSION", "Database", "archive_errors", "co
 
 APPLICATION_ID: Final = 0x4F41_5544  # "OAUD"
 SCHEMA_VERSION: Final = 2
-_FIRST_SOUND_SQLITE: Final = 3_051_003
 # One statement, one state of the file: another process may be making the archive.
 _IDENTITY: Final = (
     "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_schema)"
@@ -227,11 +227,7 @@ class Database(forksafe.ForkAware):
                     raise
 
     def _connect_to_write(self) -> apsw.Connection:
-        if apsw.SQLITE_VERSION_NUMBER < _FIRST_SOUND_SQLITE:
-            raise ArchiveError(
-                f"SQLite {apsw.sqlite_lib_version()} has the WAL-reset bug, which corrupts archives",
-                "install apsw 3.51.3 or newer",
-            )
+        check_library()
         is_new = prepare_file(self.path)
         connection = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW)
         connection.set_busy_handler(self._wait_when_busy())
