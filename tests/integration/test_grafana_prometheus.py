@@ -26,6 +26,7 @@ from tests.collector_build import needed
 from tests.grafana import FOLDER, panels
 from tests.otelcol import Otelcol, configuration, free_ports
 
+RAISED = {"AuditRecordsDropped", "AuditDeadLetters", "AuditCollectorDrops"}
 RULES = FOLDER / "prometheus-rules.yaml"
 CONFIGURATION = """
 global: {{scrape_interval: 1s, evaluation_interval: 1s}}
@@ -132,6 +133,10 @@ def test_dashboard_and_alarms(
     assert 0 < age < 120
     assert 0 < shown(prometheus, "Oldest waiting")[0][1] < 120
 
+    assert shown(prometheus, "Disk")[0][1] in {0, 1, 2, 3}
+    (free,), (reserve,) = (of(shown(prometheus, "Space on the archive's disk", n), "waiting") for n in (0, 1))
+    assert free > reserve >= 0
+
     def accepted() -> bool:
         sent.get_logger("s").audit("t")
         found = [shown(prometheus, "Recorded and accepted", number) for number in (0, 1)]
@@ -139,7 +144,7 @@ def test_dashboard_and_alarms(
         return all(of(one, "sent", above=0) for one in found)
 
     wait_until(accepted, 30)
-    wait_until(lambda: firing(prometheus) == {"AuditRecordsDropped", "AuditDeadLetters", "AuditCollectorDrops"}, 30)
+    wait_until(lambda: firing(prometheus) == RAISED, 30)
     assert shown(prometheus, "Dropped by the Collector")[0][1] >= 1
     assert [labels for labels, _ in shown(prometheus, "The Collector's queue")] == [{"exporter": "otlp_http"}]
     assert shown(prometheus, "The Collector's queue", 1) == [({"exporter": "otlp_http"}, 1e7)]
@@ -162,7 +167,7 @@ def test_the_dashboard_asks_for_nothing_else(prometheus: str) -> None:
     for panel in panels("delivery").values():
         for query in panel.queries:
             values(prometheus, query)
-    assert len(asked(prometheus, "rules")["groups"][0]["rules"]) == 6
+    assert len(asked(prometheus, "rules")["groups"][0]["rules"]) == 8
 
 
 SHOP = 'job="shop",destination="otlp",instance="a"'
@@ -183,6 +188,11 @@ QUEUE = {"instance": "c", "exporter": "otlp_http"}
         {5: None, 8: {**OWN, **WARNING}}),
     ("AuditDeadLetters", {f"audit_dead_letters{{{SHOP}}}": "0x5 3x5 0x5"},
         {4: None, 7: {**OWN, **LABELS}, 14: None}),
+    ("AuditDiskLow", {f"audit_disk_level_ratio{{{SHOP}}}": "0x5 1x10 2x10"},
+        {5: None, 10: None, 12: {"job": "shop", "instance": "a", **WARNING}, 17: None}),
+    ("AuditDiskFull", {f"audit_disk_level_ratio{{{SHOP}}}": "1x5 2x2 3x5 1x3"},
+        {5: None, 7: {"job": "shop", "instance": "a", **LABELS}, 10: {"job": "shop", "instance": "a", **LABELS},
+         17: None}),
     ("AuditMetricsGone", {f"audit_queue_depth{{{SHOP}}}": "0x30 stale"},
         {30: None, 69: None, 71: {"job": "shop", **WARNING}}),
     ("AuditCollectorDrops", {'otelcol_exporter_send_failed_log_records{instance="c",exporter="otlp_http"}':
