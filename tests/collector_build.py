@@ -1,4 +1,4 @@
-"""Builds the Go programs that tests run: the Collector of `collector-config`, Loki, Prometheus, and what stands in `tests/*_go`.
+"""Builds the Go programs that tests run: Collector, Loki, Prometheus, and what stands in `tests/*_go`.
 
 ``python -m tests.collector_build [NAME…]`` builds what is missing into `.collector`, each under a hash of what it is
 made from; without names, all.

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
@@ -26,12 +26,14 @@ __all__ = [
     "FOLDER",
     "HOSTS",
     "Panel",
+    "address_of",
     "attempts",
     "dashboard",
     "interpolated",
     "panels",
     "record_logins",
     "rules",
+    "totals",
     "with_macros",
 ]
 
@@ -129,7 +131,20 @@ def record_logins(provider: AuditProvider, moments: Iterator[int]) -> None:
         guessed.audit(FAILURES[0], user="carol", custom={"repeat": {"count": count}}, timestamp=next(moments))
 
 
+def address_of(record: AuditRecord) -> str | None:
+    """Return the address that a record came from; None where it has none."""
+    return str(record.session.ip) if record.session and record.session.ip else None
+
+
 def attempts(record: AuditRecord) -> int:
     """Return how many logins a record stands for."""
     count = record.custom.get("repeat", {}).get("count")
     return max(1, count) if isinstance(count, int) else 1
+
+
+def totals(records: Iterable[AuditRecord], key: Callable[[AuditRecord], Any]) -> dict[Any, int]:
+    """Return how many logins there were, by what a record has."""
+    found: Counter[Any] = Counter()
+    for record in records:
+        found[key(record)] += attempts(record)
+    return dict(found)

@@ -45,7 +45,8 @@ def running_loki(folder: Path) -> Iterator[str]:
     binary = needed("loki")
     http, grpc = free_ports(2)
     file = folder / "loki.yaml"
-    file.write_text(_LOKI.format(http=http, grpc=grpc, folder=folder / "data", settings=_documented_settings()), "utf-8")
+    settings = _documented_settings()
+    file.write_text(_LOKI.format(http=http, grpc=grpc, folder=folder / "data", settings=settings), "utf-8")
     with (folder / "output.log").open("wb") as output:
         process = subprocess.Popen((binary, f"-config.file={file}"), stdout=output, stderr=output, cwd=folder)
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
@@ -20,7 +20,19 @@ from otel_audit.cli.audited import audited
 from otel_audit.record import AuditRecord, Session
 from tests.archive_material import provider_at
 from tests.clickhouse_material import LAYOUTS, exported_rows, insert, make_table
-from tests.grafana import FAILURES, HOSTS, attempts, dashboard, interpolated, panels, record_logins, rules, with_macros
+from tests.grafana import (
+    FAILURES,
+    HOSTS,
+    address_of,
+    attempts,
+    dashboard,
+    interpolated,
+    panels,
+    record_logins,
+    rules,
+    totals,
+    with_macros,
+)
 
 SECOND = 1_000_000_000
 START = 1_700_000_000 * SECOND
@@ -66,18 +78,6 @@ def sample(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         insert(client, "otel_logs", [*rows, other])
         insert(client, "otel_logs", rows[::3])
         yield Sample(stack.enter_context(open_archive(path)), client)
-
-
-def totals(records: Iterable[AuditRecord], key: Callable[[AuditRecord], Any]) -> Counter[Any]:
-    """Return attempts by what a record has."""
-    found: Counter[Any] = Counter()
-    for record in records:
-        found[key(record)] += attempts(record)
-    return found
-
-
-def address_of(record: AuditRecord) -> str | None:
-    return str(record.session.ip) if record.session and record.session.ip else None
 
 
 def test_numbers_at_the_top(sample: Sample) -> None:
@@ -149,7 +149,7 @@ def test_a_host_is_chosen(host: str, sample: Sample) -> None:
 
 
 def test_the_hosts_to_choose_from(sample: Sample) -> None:
-    """Every host can be chosen, and the archive's own is none of them; for all of them stands what no host is called."""
+    """Every host can be chosen, and the archive's own is none of them; for all stands what no host is called."""
     (variable,) = (one for one in dashboard("clickhouse")["templating"]["list"] if one["name"] == "host")
     assert {row[0] for row in sample.rows(variable["query"]["rawSql"])} == set(HOSTS)
     assert variable["allValue"] == "*"
@@ -161,14 +161,14 @@ def test_records_of_a_user_and_an_address(sample: Sample) -> None:
     addresses = {address_of(record) for record in sample.records()} - {None}
     for user in users:
         expected = sample.records(user=user)
-        shown = sample.panel("Records", user=user)
+        shown = sample.panel("Records", user=user or "")
         assert [row[9] for row in shown] == [record.record_id for record in expected][:200]
         for row, record in zip(shown, expected, strict=False):
             source, message = record.source, record.message
             assert row[1:4] == (record.host, record.type, record.outcome)
             assert row[4:9] == (record.user, address_of(record) or "", message, source, record.trace_id or "")
     for address in addresses:
-        found = sample.panel("Records", address=address)
+        found = sample.panel("Records", address=address or "")
         assert {row[9] for row in found} == {r.record_id for r in sample.records() if address_of(r) == address}
     assert len(users) > 10
     assert len(sample.panel("Records")) == 200
@@ -176,7 +176,7 @@ def test_records_of_a_user_and_an_address(sample: Sample) -> None:
 
 def test_archives(sample: Sample) -> None:
     """An archive shows how many records arrived, how many came twice, and how many numbers between them did not."""
-    inside = [record.sequence for record in sample.records()]
+    inside = [record.sequence or 0 for record in sample.records()]
     ((archive, service, records, missing, doubled, _last),) = sample.panel("Archives")
     assert (archive, service) == (sample.archive.id, "shop")
     assert (records, missing) == (len(inside), max(inside) - min(inside) + 1 - len(inside))

@@ -1,4 +1,4 @@
-"""The dashboard and the rules about delivery, on Prometheus, with what the library and the Collector tell of themselves."""
+"""The dashboard and the rules about delivery, on Prometheus, with the metrics of the library and the Collector."""
 
 from __future__ import annotations
 

@@ -19,7 +19,10 @@ SOURCES = {"clickhouse": "grafana-clickhouse-datasource", "loki": "loki", "deliv
 STORES = ("clickhouse", "loki")
 # The fields of the ClickHouse plugin's query, of which Grafana's models know nothing; 0 is a time series, 1 a table.
 OF_THE_PLUGIN = {"refId", "datasource", "editorType", "rawSql", "format", "queryType", "pluginVersion"}
-RULE = {"uid", "title", "condition", "data", "noDataState", "execErrState", "for", "labels", "annotations"}
+RULE = {
+    "uid", "title", "condition", "data", "noDataState", "execErrState", "for", "dashboardUid", "panelId", "labels",
+    "annotations",
+}  # fmt: skip
 QUERY = {"refId", "relativeTimeRange", "datasourceUid", "model"}
 
 
@@ -120,8 +123,11 @@ def test_alert_rules(name: str) -> None:
         assert (rule["noDataState"], rule["execErrState"]) == ("OK", "Alerting")
         # A dollar in an annotation would be taken for a variable of the environment.
         assert not [text for text in everything(rule["annotations"]) if isinstance(text, str) and "$" in text]
-        assert int(rule["annotations"]["__panelId__"]) in ids
-        assert rule["annotations"]["__dashboardUid__"] == dashboard(name)["uid"]
+        assert rule["panelId"] in ids
+        assert rule["dashboardUid"] == dashboard(name)["uid"]
+        # Grafana writes the place twice, and its pages read the annotations.
+        assert rule["annotations"]["__panelId__"] == str(rule["panelId"])
+        assert rule["annotations"]["__dashboardUid__"] == rule["dashboardUid"]
     assert len({rule["uid"] for store in STORES for rule in rules(store)}) == 10
 
 
