@@ -12,7 +12,7 @@ from otel_audit._version import __version__
 
 __all__ = ["Metrics"]
 
-Waiting = Callable[[], Iterable[tuple[str, int, int | None]]]
+Waiting = Callable[[], Iterable[tuple[str, int, int | None, int]]]
 Disk = Callable[[], tuple[int, int, int] | None]
 
 
@@ -20,8 +20,8 @@ class Metrics:
     """The instruments of one provider.
 
     Args:
-        waiting: Returns for each destination its name, how many records wait for it, and when the oldest of them was
-            recorded (nanoseconds since the epoch, None without any).
+        waiting: Returns for each destination its name, how many records wait for it, when the oldest of them was
+            recorded (nanoseconds since the epoch, None without any), and how many are dead letters.
         disk: Returns the bytes that are free on the archive's disk, those of the reserve, and the level, from 0 to 3;
             None where nobody knows.
     """
@@ -46,6 +46,9 @@ class Metrics:
             [self._age],
             "s",
             "Age of the oldest record that a destination has still to accept.",
+        )
+        meter.create_observable_gauge(
+            "audit.dead_letters", [self._dead], "{record}", "Records that a destination refused for good."
         )
         for place, (name, unit, description) in enumerate(
             (
@@ -75,11 +78,14 @@ class Metrics:
         return [] if disk is None else [Observation(disk[place])]
 
     def _depth(self, _options: CallbackOptions) -> Iterable[Observation]:
-        return [Observation(count, {"destination": name}) for name, count, _ in self._waiting()]
+        return [Observation(count, {"destination": name}) for name, count, *_ in self._waiting()]
 
     def _age(self, _options: CallbackOptions) -> Iterable[Observation]:
         now = time.time_ns()
         return [
             Observation(0.0 if oldest is None else max(0, now - oldest) / 1e9, {"destination": name})
-            for name, _, oldest in self._waiting()
+            for name, _, oldest, _ in self._waiting()
         ]
+
+    def _dead(self, _options: CallbackOptions) -> Iterable[Observation]:
+        return [Observation(dead, {"destination": name}) for name, *_, dead in self._waiting()]

@@ -248,7 +248,7 @@ def _committed(metrics: Metrics, shippers: Iterable[Shipper], upkeep: Upkeep, re
         shipper.notify(head)
 
 
-def _waiting(shippers: Iterable[Shipper]) -> Iterator[tuple[str, int, int | None]]:
+def _waiting(shippers: Iterable[Shipper]) -> Iterator[tuple[str, int, int | None, int]]:
     for shipper in shippers:
         try:
             yield (shipper.name, *shipper.outbox.waiting())

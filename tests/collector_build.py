@@ -1,4 +1,4 @@
-"""Builds the Go programs that tests run: the Collector of `collector-config`, Loki, and what stands in `tests/*_go`.
+"""Builds the Go programs that tests run: Collector, Loki, Prometheus, and what stands in `tests/*_go`.
 
 ``python -m tests.collector_build [NAME…]`` builds what is missing into `.collector`, each under a hash of what it is
 made from; without names, all.
@@ -26,6 +26,7 @@ MANIFEST: Final = ROOT / "collector-config" / "builder.yaml"
 TOOLCHAIN: Final = ROOT / "collector-config" / "go.txt"
 TESTS: Final = ROOT / "tests"
 LOKI: Final = TESTS / "loki_go" / "go.mod"
+PROMETHEUS: Final = TESTS / "prometheus_go" / "go.mod"
 OLDEST_GO: Final = (1, 26)
 
 
@@ -38,6 +39,8 @@ SOURCES: Final[Mapping[str, tuple[Path, ...]]] = {
     "kafka": _own("kafka"),
     "signing": _own("signing"),
     "loki": (LOKI,),
+    "prometheus": (PROMETHEUS,),
+    "promtool": (PROMETHEUS,),
 }
 
 
@@ -106,12 +109,14 @@ def _collector(go: Path, folder: Path) -> Path:
     return folder / "sources" / "otelcol-audit"
 
 
-def _loki(go: Path, folder: Path) -> Path:
-    # In a folder of its own: go.mod and go.sum are written anew, with what Loki needs.
-    shutil.copy(LOKI, folder)
-    package = "github.com/grafana/loki/v3/cmd/loki"
-    _run(go, folder, "build", "-mod=mod", "-ldflags", "-s -w", "-o", str(folder / "loki"), package)
-    return folder / "loki"
+def _build_module(name: str, module: Path, package: str, *flags: str) -> Callable[[Path, Path], Path]:
+    def build(go: Path, folder: Path) -> Path:
+        # In a folder of its own: go.mod and go.sum are written anew, with what the program needs.
+        shutil.copy(module, folder)
+        _run(go, folder, "build", "-mod=mod", *flags, "-ldflags", "-s -w", "-o", str(folder / name), package)
+        return folder / name
+
+    return build
 
 
 def _build_own(name: str) -> Callable[[Path, Path], Path]:
@@ -126,7 +131,12 @@ _BUILDERS: Final[Mapping[str, Callable[[Path, Path], Path]]] = {
     "otelcol-audit": _collector,
     "kafka": _build_own("kafka"),
     "signing": _build_own("signing"),
-    "loki": _loki,
+    "loki": _build_module("loki", LOKI, "github.com/grafana/loki/v3/cmd/loki"),
+    # Without what looks for targets in clouds, which takes most of the time.
+    **{
+        name: _build_module(name, PROMETHEUS, f"github.com/prometheus/prometheus/cmd/{name}", "-tags", "remove_all_sd")
+        for name in ("prometheus", "promtool")
+    },
 }
 
 

@@ -72,12 +72,12 @@ class Otelcol:
         folder.mkdir(exist_ok=True)
         self._configurations = configurations
         self._scheme = "https" if tls else "http"
-        self._http, self._grpc, self._health, self._metrics = free_ports(4)
+        self._http, self._grpc, self._health, self.metrics_port = free_ports(4)
         self._variables = {
             "AUDIT_HTTP": f"127.0.0.1:{self._http}",
             "AUDIT_GRPC": f"127.0.0.1:{self._grpc}",
             "AUDIT_HEALTH": f"127.0.0.1:{self._health}",
-            "AUDIT_METRICS_PORT": str(self._metrics),
+            "AUDIT_METRICS_PORT": str(self.metrics_port),
             "AUDIT_STORAGE": str(folder / "storage"),
             **(variables or {}),
         }
@@ -165,7 +165,7 @@ class Otelcol:
 
     def metric(self, name: str) -> float:
         """Return the sum of one of its own metrics over all labels; 0 where it has none."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._metrics}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=5) as answer:
             text = answer.read().decode()
         return sum(float(value) for value in re.findall(rf"^{name}(?:_total)?\{{.*\}} (\S+)$", text, re.MULTILINE))
 

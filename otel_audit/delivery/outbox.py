@@ -103,17 +103,19 @@ class Outbox:
             row: Any = connection.execute(_PROGRESS, (self._name,)).fetchone()
         return row[0] or 0, row[1] or 0
 
-    def waiting(self) -> tuple[int, int | None]:
-        """Return how many records wait, and when the oldest of them was recorded (nanoseconds)."""
+    def waiting(self) -> tuple[int, int | None, int]:
+        """Return how many records wait, when the oldest of them was recorded (nanoseconds), and how many are dead."""
         cursor, head = self.progress()
         with self._watch as connection, archive_errors(self._watch.path):
             row: Any = connection.execute(
-                "SELECT count(*), min(sequence) FROM dead_letter WHERE destination = ? AND requeued", (self._name,)
+                "SELECT count(*) FILTER (WHERE requeued), min(sequence) FILTER (WHERE requeued),"
+                " count(*) FILTER (WHERE NOT requeued) FROM dead_letter WHERE destination = ?",
+                (self._name,),
             ).fetchone()
-            count, first = row
+            count, first, dead = row
             oldest = first if first is not None else cursor + 1
             observed = connection.execute("SELECT observed FROM record WHERE sequence = ?", (oldest,)).get
-        return head - cursor + count, observed
+        return head - cursor + count, observed, dead
 
     def left(self, last: int) -> tuple[int, int]:
         """Return how many records up to a sequence wait, and how many are dead letters."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import time
 import urllib.parse
 import urllib.request
@@ -18,54 +17,17 @@ from opentelemetry.context import Context, attach, detach
 from otel_audit.archive.query import open_archive
 from otel_audit.provider import AuditProvider
 from tests.archive_material import provider_at, wait_until
-from tests.collector_build import needed
-from tests.otelcol import Otelcol, configuration, free_ports
+from tests.loki import running_loki
+from tests.otelcol import Otelcol, configuration
 
 HOUR = 3_600 * 10**9
-LOKI = """
-auth_enabled: false
-analytics: {{reporting_enabled: false}}
-server:
-  http_listen_address: 127.0.0.1
-  http_listen_port: {http}
-  grpc_listen_address: 127.0.0.1
-  grpc_listen_port: {grpc}
-common:
-  instance_addr: 127.0.0.1
-  path_prefix: {folder}
-  storage: {{filesystem: {{chunks_directory: {folder}/chunks, rules_directory: {folder}/rules}}}}
-  replication_factor: 1
-  ring: {{kvstore: {{store: inmemory}}}}
-schema_config:
-  configs:
-    - {{from: 2020-01-01, store: tsdb, object_store: filesystem, schema: v13, index: {{prefix: index_, period: 24h}}}}
-{settings}
-"""
-
-
-def documented_settings() -> str:
-    """Return the part of Loki's configuration that loki.yaml asks its operator for."""
-    lines = configuration("loki").read_text("utf-8").splitlines()
-    start = lines.index("#     limits_config:")
-    end = next(number for number in range(start, len(lines)) if not lines[number].startswith("#     "))
-    return "\n".join(line.removeprefix("#     ") for line in lines[start:end])
 
 
 @pytest.fixture(scope="module")
 def loki(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Run Loki; return its address."""
-    binary, folder = needed("loki"), tmp_path_factory.mktemp("loki")
-    http, grpc = free_ports(2)
-    file = folder / "loki.yaml"
-    file.write_text(LOKI.format(http=http, grpc=grpc, folder=folder / "data", settings=documented_settings()), "utf-8")
-    with (folder / "output.log").open("wb") as output:
-        process = subprocess.Popen((binary, f"-config.file={file}"), stdout=output, stderr=output, cwd=folder)
-        try:
-            wait_until(lambda: b"Loki started" in (folder / "output.log").read_bytes())
-            yield f"http://127.0.0.1:{http}"
-        finally:
-            process.kill()
-            process.wait()
+    with running_loki(tmp_path_factory.mktemp("loki")) as address:
+        yield address
 
 
 @pytest.fixture
