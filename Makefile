@@ -7,10 +7,10 @@ BIN := .venv/bin
 STAMP := .venv/.built-from-lock
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test faults lint bench lock clean
+.PHONY: help venv demo test faults lint bench collector peers lock clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 venv: $(STAMP)  ## build .venv from requirements.lock, where it is missing or older
 
@@ -28,8 +28,8 @@ demo: venv  ## run the example service through an outage of its collector
 test: venv  ## run all tests
 	$(BIN)/python -m pytest
 
-faults: venv  ## make 100,000 random edits of archives, each of which `verify` must find
-	$(BIN)/python -m tests.edits 100000
+faults: venv  ## try to lose a record in every way; write what came of it to docs/reliability.md (an hour)
+	$(BIN)/python -m tests.faults --markdown docs/reliability.md
 
 lint: venv  ## check style, format, types and layers
 	$(BIN)/ruff check .
@@ -40,6 +40,12 @@ lint: venv  ## check style, format, types and layers
 bench: venv  ## measure, and print one table
 	$(BIN)/python -m tests.bench
 
+collector: venv  ## build the Collector of collector-config/ into .collector
+	$(BIN)/python -m tests.collector_build otelcol-audit
+
+peers: venv  ## build all Go programs that tests run: the Collector, Loki, Prometheus, a Kafka broker, signatures in Go
+	$(BIN)/python -m tests.collector_build
+
 lock:  ## write requirements.lock anew; `make lock UPGRADE=--upgrade` takes newer versions
 	$(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
@@ -49,5 +55,5 @@ lock:  ## write requirements.lock anew; `make lock UPGRADE=--upgrade` takes newe
 	rm -rf .venv-lock
 
 clean:  ## remove .venv, caches and what was built
-	rm -rf .venv .venv-lock .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	rm -rf .venv .venv-lock .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .collector build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

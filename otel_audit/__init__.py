@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from otel_audit._version import __version__
 
 if TYPE_CHECKING:
-    from otel_audit.archive.query import open_archive
     from otel_audit.catalog import EventType
     from otel_audit.errors import (
         ArchiveError,
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     )
     from otel_audit.logger import AuditLogger
     from otel_audit.notes import SigningKey
+    from otel_audit.opening import open_archive
     from otel_audit.producer import ProducerKey
     from otel_audit.provider import AuditProvider, configure, get_logger
     from otel_audit.record import Actor, AuditRecord, Receipt, Session, Target
@@ -67,7 +67,7 @@ _MODULES = {
     "Target": "record",
     "configure": "provider",
     "get_logger": "provider",
-    "open_archive": "archive.query",
+    "open_archive": "opening",
 }
 
 

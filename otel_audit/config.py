@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, Unpack, get_args
 
 from otel_audit.catalog import Durability, EventType, OnFailure
+from otel_audit.disk_settings import DiskSettings, resolve_disk
 from otel_audit.errors import ConfigError
 from otel_audit.integrity_settings import resolve_integrity
 from otel_audit.otlp import Profile
@@ -104,6 +105,12 @@ class Settings(TypedDict, total=False):
     """``OTEL_AUDIT_INTEGRITY_ALGORITHM``: ``HMAC-SHA256`` for a secret; other keys tell it themselves."""
     integrity_certificate: str | os.PathLike[str] | None
     """``OTEL_AUDIT_INTEGRITY_CERTIFICATE``: path of the key's X.509 certificate, which is shipped with the records."""
+    disk_warning: str | int | None
+    """``OTEL_AUDIT_DISK_WARNING``: free space below which the operator is warned; default ``1GiB,10%``, the lesser."""
+    disk_critical: str | int | None
+    """``OTEL_AUDIT_DISK_CRITICAL``: free space below which it is urgent; default ``256MiB,5%``."""
+    disk_reserve: str | int | None
+    """``OTEL_AUDIT_DISK_RESERVE``: space that is kept for the last records; default ``32MiB``."""
     event_types: Iterable[EventType]
     """The application's own event types."""
     retention: Mapping[str, str] | str | os.PathLike[str] | None
@@ -142,6 +149,7 @@ class Config:
         high_water: Directory of the high-water marks; None: none are kept.
         signing_key: What signs checkpoints; None where nothing does.
         signing_key_path: The file that it came from, which a rotation replaces; None where it came from none.
+        disk: What the archive's disk is watched for.
         event_types: The application's own event types.
         integrity: The key that signs each record; None where they are not signed.
         retention: How long records of each type keep their content.
@@ -162,6 +170,7 @@ class Config:
     high_water: Path | None = None
     signing_key: SigningKey | None = None
     signing_key_path: Path | None = None
+    disk: DiskSettings = field(default_factory=resolve_disk)
     event_types: tuple[EventType, ...] = ()
     integrity: ProducerKey | None = None
     retention: Retention = field(default_factory=Retention)
@@ -215,6 +224,7 @@ class Config:
             high_water=high_water_directory(given("high_water"), environ),
             signing_key=signing_key,
             signing_key_path=signing_key_path,
+            disk=resolve_disk(settings, environ),
             event_types=event_types,
             retention=resolve_retention(given("retention"), event_types, environ),
             integrity=integrity,

@@ -6,7 +6,6 @@ import base64
 import contextlib
 import os
 import stat
-from pathlib import Path
 from typing import Final
 
 from otel_audit.errors import ConfigError
@@ -18,19 +17,28 @@ _SHORTEST: Final = 24
 """Bytes of base64 from which on it may be a key."""
 
 
-def read_key_file(path: str | os.PathLike[str], where: str) -> tuple[bytes, int]:
-    """Return what a key's file holds, and its mode.
+def read_key_file(path: str | os.PathLike[str], where: str) -> tuple[bytes, os.stat_result]:
+    """Return what a key's file holds, and its status.
 
     Args:
         path: The file; what follows its first 64 KiB is not read.
         where: What messages call the key with its file.
 
     Raises:
-        ConfigError: It cannot be read.
+        ConfigError: It cannot be read, or is no regular file.
     """
     try:
-        with Path(path).open("rb") as file:
-            return file.read(_LARGEST), stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+        # A pipe would be waited for.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise ConfigError(f"{where} is no regular file", "give the path of the key's file")
+            return os.read(descriptor, _LARGEST), status
+        finally:
+            os.close(descriptor)
+    except ConfigError:
+        raise
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"{where} cannot be read: {reason}", "give the path of the key's file") from error
@@ -48,15 +56,23 @@ def shown(path: str | os.PathLike[str]) -> str:
     return "this" if "PRIVATE" in text else text
 
 
-def refuse_open_file(mode: int, where: str) -> None:
-    """Refuse the mode of a secret key's file.
+def refuse_open_file(status: os.stat_result, where: str) -> None:
+    """Refuse a secret key's file that is not safe from others.
 
     Args:
-        mode: As `read_key_file` returned it.
+        status: As `read_key_file` returned it.
         where: What messages call the key with its file.
 
     Raises:
-        ConfigError: Others than owner and group may read or write it, or the group may write it.
+        ConfigError: Others than owner and group may read or write it, or the group may write it; or it belongs to
+            another user than ours and root, who may read and replace it. Root uses whatever it is told to.
     """
+    ours = os.geteuid()
+    if ours and status.st_uid not in (0, ours):
+        raise ConfigError(
+            f"{where} belongs to user {status.st_uid}, this process runs as {ours}",
+            "run it as the owner of the key, or chown the file",
+        )
+    mode = stat.S_IMODE(status.st_mode)
     if mode & (stat.S_IRWXO | stat.S_IWGRP):
         raise ConfigError(f"{where} is open to others (mode {mode:04o})", "chmod 600 it")

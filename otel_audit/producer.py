@@ -81,8 +81,8 @@ class ProducerKey:
             ConfigError: The file cannot be read, is open to others, or holds no such key.
         """
         where = f"the producer key in {shown(path)}"
-        content, mode = read_key_file(path, where)
-        refuse_open_file(mode, where)
+        content, status = read_key_file(path, where)
+        refuse_open_file(status, where)
         if algorithm == MAC:
             secret = secret_of(content, where)
             verifier = ProducerVerifier(MAC, secret)

@@ -98,12 +98,12 @@ def load_verifier(text: str) -> ProducerVerifier:
             "give a path, or a public key as PEM or base64",
         )
     where = f"the producer key in {text}"
-    content, mode = read_key_file(text, where)
+    content, status = read_key_file(text, where)
     if _decoded(content) is not None:
-        refuse_open_file(mode, where)
+        refuse_open_file(status, where)
         return ProducerVerifier(MAC, secret_of(content, where))
     if b"PRIVATE KEY-----" in content:
-        refuse_open_file(mode, where)
+        refuse_open_file(status, where)
         return load_private(content, where)[1]
     return public_half(content, where)
 

@@ -28,7 +28,9 @@ from otel_audit._version import __version__
 from otel_audit.archive.administration import Administration
 from otel_audit.archive.commit import Committer
 from otel_audit.archive.database import Database
+from otel_audit.archive.diskwatch import measure
 from otel_audit.archive.highwater import read_mark
+from otel_audit.archive.safety import warn_of_group
 from otel_audit.archive.writer import Writer
 from otel_audit.catalog import Catalog
 from otel_audit.config import Config, Settings
@@ -85,11 +87,14 @@ class AuditProvider(forksafe.ForkAware):
         self._shippers = make_shippers(config) if config.sending else []
         # Threads and meters hold the shippers, not the provider: one that nobody holds any more can warn.
         self._observed = list(self._shippers)
-        self._metrics = metrics = Metrics(partial(_waiting, self._observed))
+        self._watched = [config.archive.absolute()]
+        disk = partial(measure, self._watched, config.disk)
+        self._metrics = metrics = Metrics(partial(_waiting, self._observed), disk)
         scope = b"" if config.profile == "signal" else encode_scope("otel_audit", __version__)
         database = Database(config.archive, "write", busy_timeout=min(10.0, config.block_timeout))
         with database:
             pass  # what is wrong with the archive shows here, not at the first event
+        warn_of_group(database.path.parent)
         resource = encode_resource(config.resource)
         signer = None if config.integrity is None else config.integrity.signed
         floor = partial(read_mark, config.high_water)
@@ -188,6 +193,7 @@ class AuditProvider(forksafe.ForkAware):
             delivered = self.force_flush(max(0.0, deadline - time.monotonic()))
             self._closed = True
             self._observed.clear()  # meters go on asking
+            self._watched.clear()
             written = self.writer.close(max(timeout, 1.0))
             for shipper in self._shippers:
                 shipper.stop(1.0)
@@ -242,7 +248,7 @@ def _committed(metrics: Metrics, shippers: Iterable[Shipper], upkeep: Upkeep, re
         shipper.notify(head)
 
 
-def _waiting(shippers: Iterable[Shipper]) -> Iterator[tuple[str, int, int | None]]:
+def _waiting(shippers: Iterable[Shipper]) -> Iterator[tuple[str, int, int | None, int]]:
     for shipper in shippers:
         try:
             yield (shipper.name, *shipper.outbox.waiting())

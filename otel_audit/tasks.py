@@ -11,6 +11,7 @@ from typing import Final
 from otel_audit.archive.administration import Administration
 from otel_audit.archive.checkpoints import Checkpoints
 from otel_audit.archive.commit import Committer
+from otel_audit.archive.diskwatch import DiskWatch
 from otel_audit.archive.highwater import HighWater
 from otel_audit.archive.retention import Pruner
 from otel_audit.config import Config
@@ -44,7 +45,9 @@ def make_tasks(config: Config, committer: Committer, opener: Callable[[], Admini
         high_water=None if config.high_water is None else HighWater(config.high_water),
         interval=config.checkpoint_interval,
     )
-    return [checkpoints, _Pruning(config, opener)] if config.retention else [checkpoints]
+    # First: what checkpoints need on a full disk, it makes room for.
+    tasks: list[Task] = [DiskWatch(committer.database.path, config.disk, opener), checkpoints]
+    return [*tasks, _Pruning(config, opener)] if config.retention else tasks
 
 
 def verifier(config: Config) -> str | None:

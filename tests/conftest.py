@@ -22,6 +22,9 @@ def _clear_telemetry(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
     # Nearly all tests count records. tests/acceptance/test_cli_reads.py has the default.
     monkeypatch.setenv("OTEL_AUDIT_READS", "off")
+    # Nor may records depend on the disk of whoever runs the tests. tests/integration/test_disk_watch.py fills its own.
+    for name in ("WARNING", "CRITICAL", "RESERVE"):
+        monkeypatch.setenv(f"OTEL_AUDIT_DISK_{name}", "0")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -43,6 +43,8 @@ OWN_TYPES: Final = (
     _type("audit.hold.removed", "DELETE", "A legal hold was lifted.", "hold.id", "hold.reason"),
     _type("audit.read", "READ", "Records were read.", "read.command", "read.filter"),
     _type("audit.key.created", "CREATE", "A signing key was made.", "key.verifier"),
+    _type("audit.disk.changed", "UPDATE", "The space left on the disk passed a level.", "disk.level", "disk.free"),
+    _type("audit.probe", "EXECUTE", "A record was made to see that records are delivered.", "process.pid"),
     _type("audit.key.shown", "READ", "A signing key's verifier was shown.", "key.verifier"),
 )
 """What the archive records of itself."""
@@ -94,7 +96,7 @@ class Administration:
         busy_timeout: float = 10.0,
     ) -> None:
         self.database = Database(path, "write", must_exist=True, busy_timeout=busy_timeout)
-        self._committer = Committer(self.database, resource, scope, floor, signer)
+        self._committer = Committer(self.database, resource, scope, floor, signer, own=True)
         self._profile: Profile = profile
         self._verifier = verifier
 
@@ -124,7 +126,8 @@ class Administration:
         """Commit own records, with whatever else is changed while they are made, all or nothing.
 
         Args:
-            make: Called in the transaction with its connection and the tree as it is.
+            make: Called in the transaction with its connection and the tree as it is; again, where the disk was full
+                and the reserve makes room for another try.
 
         Returns:
             The last sequence of the archive.

@@ -11,6 +11,7 @@ import apsw
 from otel_audit.archive.database import Database, archive_errors
 from otel_audit.archive.leaf import EVENT, commitment, header_digest, leaf_hash
 from otel_audit.archive.merkle import Frontier, peak_ends
+from otel_audit.archive.space import spend
 from otel_audit.errors import IntegrityError
 from otel_audit.record import AuditRecord
 
@@ -69,6 +70,7 @@ class Committer:
         scope: Bytes of the OTLP ``InstrumentationScope``.
         floor: Asked once, before the first commit.
         signer: Signs each record; None: nobody does.
+        own: Whether it commits the archive's own records, for which the last of the reserve is kept.
     """
 
     def __init__(
@@ -78,11 +80,14 @@ class Committer:
         scope: bytes,
         floor: Floor | None = None,
         signer: Signer | None = None,
+        *,
+        own: bool = False,
     ) -> None:
         self.database = database
         self._header = (resource, scope)
         self._digest = header_digest(resource, scope)
         self._signer = signer
+        self._own = own
         self._resource_id = 0
         self._archive_id = ""
         self._tree = Frontier()
@@ -100,6 +105,8 @@ class Committer:
     def append_groups(self, make: MakeGroups) -> tuple[int, list[bytes]]:
         """Make records, each with what it is shipped under, and commit them with whatever else is changed meanwhile.
 
+        Where the disk is full, the reserve makes room, and all begins anew.
+
         Returns:
             The first one's sequence, and all leaves.
 
@@ -108,24 +115,32 @@ class Committer:
             IntegrityError: The archive is another one, or shrank; nothing was committed.
         """
         with archive_errors(self.database.path):
-            self.database.locked_connection()
-            self._check_file()
-            connection = self.database.locked_connection()
-            try:
-                # Within: an interrupt may come as soon as the transaction has begun.
-                connection.execute("BEGIN IMMEDIATE")
-                tree = self._present_tree(connection, self._floor)
-                self._floor = None
-                first = tree.size + 1
-                values, leaves = self._values(connection, make(connection, tree), tree)
-                _insert(connection, values)
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                # It may have been inserted in the transaction that was rolled back.
-                self._resource_id = 0
-                raise
+            while True:
+                try:
+                    return self._append(make)
+                except apsw.FullError:
+                    if not spend(self.database.path, own=self._own):
+                        raise
+
+    def _append(self, make: MakeGroups) -> tuple[int, list[bytes]]:
+        self.database.locked_connection()
+        self._check_file()
+        connection = self.database.locked_connection()
+        try:
+            # Within: an interrupt may come as soon as the transaction has begun.
+            connection.execute("BEGIN IMMEDIATE")
+            tree = self._present_tree(connection, self._floor)
+            self._floor = None
+            first = tree.size + 1
+            values, leaves = self._values(connection, make(connection, tree), tree)
+            _insert(connection, values)
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            # It may have been inserted in the transaction that was rolled back.
+            self._resource_id = 0
+            raise
         self._tree = tree
         if leaves:
             self._note_range(first)

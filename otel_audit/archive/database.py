@@ -15,14 +15,21 @@ import apsw
 from otel_audit import forksafe
 from otel_audit.archive.files import check_regular, make_private, prepare_file, sync_directory, uri_path
 from otel_audit.archive.leaf import seal
+from otel_audit.archive.library import check_library
 from otel_audit.archive.ownedlock import OwnedLock
+from otel_audit.archive.remedies import is_full, remedy
+from otel_audit.archive.space import spend
 from otel_audit.errors import ArchiveError, IntegrityError
 
 __all__ = ["APPLICATION_ID", "SCHEMA_VERSION", "Database", "archive_errors", "connect_to_read", "schema", "transaction"]
 
 APPLICATION_ID: Final = 0x4F41_5544  # "OAUD"
 SCHEMA_VERSION: Final = 2
-_FIRST_SOUND_SQLITE: Final = 3_051_003
+# One statement, one state of the file: another process may be making the archive.
+_IDENTITY: Final = (
+    "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_schema)"
+    " FROM pragma_application_id, pragma_user_version"
+)
 _SECOND: Final = "CREATE INDEX received ON record (record_id) WHERE kind = 0"
 
 Mode = Literal["read", "write"]
@@ -36,8 +43,6 @@ class Database(forksafe.ForkAware):
     Args:
         path: The file.
         mode: ``write`` creates the file where it is missing.
-        durable: Whether each commit waits for fsync (``synchronous=FULL``); without, a power cut can take back the last
-            commits, which only a delivery cursor may risk.
         busy_timeout: Seconds to wait for another process's transaction.
         cache_kib: Page cache. The writer's holds a run of postings and a slice of records.
         must_exist: Refuse to create the file.
@@ -48,7 +53,6 @@ class Database(forksafe.ForkAware):
         path: str | os.PathLike[str],
         mode: Mode,
         *,
-        durable: bool = True,
         busy_timeout: float = 10.0,
         cache_kib: int = 16_384,
         must_exist: bool = False,
@@ -58,7 +62,6 @@ class Database(forksafe.ForkAware):
         self.mode: Mode = mode
         self.busy_timeout = busy_timeout
         self._patience = busy_timeout
-        self._durable = durable
         self._cache_kib = cache_kib
         self._must_exist = must_exist or mode == "read"
         self._lock = OwnedLock(self._drop)
@@ -188,6 +191,17 @@ class Database(forksafe.ForkAware):
         self._patience = self.busy_timeout
 
     def _open(self) -> apsw.Connection:
+        with archive_errors(self.path):
+            self._check_place()
+            connection = self._open_to_write() if self.mode == "write" else self._open_to_read()
+            if self.mode == "write":
+                connection.execute("SELECT 1 FROM sqlite_schema").get  # noqa: B018 - opens the log
+                self._log_inode = Path(f"{self.path}-wal").stat().st_ino
+            self.inode = self.path.stat().st_ino
+        self._connection = connection
+        return connection
+
+    def _check_place(self) -> None:
         if self._closed:
             raise ArchiveError(f"the archive {self.path} is closed", "open it again")
         if self.inode and not self.path.exists():
@@ -202,21 +216,18 @@ class Database(forksafe.ForkAware):
                 "give --archive or set OTEL_AUDIT_ARCHIVE to where the application records",
             )
         check_regular(self.path)
-        with archive_errors(self.path):
-            connection = self._open_to_write() if self.mode == "write" else self._open_to_read()
-            inode = self.path.stat().st_ino
-        self._connection, self.inode = connection, inode
-        if self.mode == "write":
-            connection.execute("SELECT 1 FROM sqlite_schema").get  # noqa: B018 - opens the log
-            self._log_inode = Path(f"{self.path}-wal").stat().st_ino
-        return connection
 
     def _open_to_write(self) -> apsw.Connection:
-        if apsw.SQLITE_VERSION_NUMBER < _FIRST_SOUND_SQLITE:
-            raise ArchiveError(
-                f"SQLite {apsw.sqlite_lib_version()} has the WAL-reset bug, which corrupts archives",
-                "install apsw 3.51.3 or newer",
-            )
+        while True:
+            try:
+                return self._connect_to_write()
+            except apsw.Error as error:
+                # The log and its index need room, too.
+                if not (is_full(error) and spend(self.path, own=True)):
+                    raise
+
+    def _connect_to_write(self) -> apsw.Connection:
+        check_library()
         is_new = prepare_file(self.path)
         connection = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW)
         connection.set_busy_handler(self._wait_when_busy())
@@ -230,7 +241,9 @@ class Database(forksafe.ForkAware):
         connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
         _set_wal(connection, self.busy_timeout)
         for setting in (
-            f"synchronous={'FULL' if self._durable else 'NORMAL'}",
+            # Every connection: what one writes unsynced precedes the next commit in the log, and where that one's fsync
+            # fails, the kernel forgets both, and nobody would write the first again.
+            "synchronous=FULL",
             "secure_delete=ON",
             f"cache_size=-{self._cache_kib}",
             "wal_autocheckpoint=1000",
@@ -274,11 +287,11 @@ def connect_to_read(path: Path) -> tuple[apsw.Connection, bool]:
     connection.set_busy_timeout(10_000)
     try:
         connection.execute("SELECT 1 FROM sqlite_schema").get  # noqa: B018 - runs the statement
-    except (apsw.CantOpenError, apsw.ReadOnlyError):
+    except (apsw.CantOpenError, apsw.ReadOnlyError, apsw.IOError) as error:
         wal = Path(f"{path}-wal")
-        if wal.exists() and wal.stat().st_size:
+        if (isinstance(error, apsw.IOError) and not is_full(error)) or (wal.exists() and wal.stat().st_size):
             raise
-        # No log, and no right to make one: until one appears, nobody writes.
+        # No log, and no right or no room to make one: until one appears, nobody writes.
         connection.close()
         return apsw.Connection(f"file:{uri_path(path)}?immutable=1", flags=flags | apsw.SQLITE_OPEN_URI), True
     return connection, False
@@ -304,7 +317,7 @@ def archive_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except apsw.Error as error:
-        raise ArchiveError(f"{path}: {error}", _hint(error)) from error
+        raise ArchiveError(f"{path}: {error}", remedy(error)) from error
     except (UnicodeDecodeError, OverflowError):
         # Their texts quote what was found.
         raise ArchiveError(f"{path} holds what no archive can hold", "otel-audit verify says more") from None
@@ -312,26 +325,6 @@ def archive_errors(path: Path) -> Iterator[None]:
         raise ArchiveError(
             f"{path}: {error.strerror or error}", "check the path, its permissions and the disk"
         ) from error
-
-
-def _hint(error: apsw.Error) -> str:
-    match error:
-        case apsw.FullError():
-            return "the disk is full: free some space"
-        case apsw.BusyError() | apsw.LockedError():
-            return "another process holds the archive's write lock: find out which (fuser), and why it does not finish"
-        case apsw.ReadOnlyError() | apsw.CantOpenError() | apsw.PermissionsError():
-            return (
-                "check the owner and the permissions of the file, its -wal and -shm, and the directory,"
-                " and whether the disk is mounted read-only"
-            )
-        case apsw.NotADBError():
-            return "this is no SQLite file: check the path"
-        case apsw.CorruptError():
-            return "the file is damaged: keep it as it is, and restore a copy"
-        case apsw.IOError():
-            return "the disk failed: look at the kernel's log"
-    return "see the SQLite error above"
 
 
 def _set_wal(connection: apsw.Connection, timeout: float) -> None:
@@ -358,11 +351,7 @@ def schema() -> str:
 
 
 def _check_version(connection: apsw.Connection, path: Path) -> int:
-    # One state of the file: another process may be making the archive.
-    with contextlib.nullcontext() if connection.in_transaction else connection:
-        application = connection.execute("PRAGMA application_id").get
-        version = int(connection.execute("PRAGMA user_version").get or 0)
-        tables = connection.execute("SELECT count(*) FROM sqlite_schema").get
+    application, version, tables = map(int, connection.execute(_IDENTITY).fetchone() or (0, 0, 0))
     if application != APPLICATION_ID and (tables or connection.readonly("main")):
         raise ArchiveError(f"{path} is no audit archive", "give the path of an archive made by otel_audit")
     if version > SCHEMA_VERSION:
@@ -370,12 +359,6 @@ def _check_version(connection: apsw.Connection, path: Path) -> int:
             f"{path} has schema version {version}, this library knows {SCHEMA_VERSION}", "install a newer otel_audit"
         )
     return version
-
-
-def _new_id() -> str:
-    import uuid  # once in an archive's life, and readers need not load it
-
-    return uuid.uuid4().hex
 
 
 def _migrate(connection: apsw.Connection, path: Path) -> None:
@@ -387,8 +370,10 @@ def _migrate(connection: apsw.Connection, path: Path) -> None:
         if version == 1:
             connection.execute(_SECOND)
         elif not version:
+            import uuid  # once in an archive's life, and readers need not load it
+
             connection.execute(schema())
-            archive_id, created = _new_id(), time.time_ns()
+            archive_id, created = uuid.uuid4().hex, time.time_ns()
             connection.execute(
                 "INSERT INTO meta VALUES ('archive_id', ?), ('created', ?), ('folded', 0), ('seal', ?)",
                 (archive_id, created, seal(archive_id, created)),

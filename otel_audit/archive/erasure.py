@@ -132,7 +132,7 @@ def erase(administration: Administration, subject: Subject, order: Order, *, men
                 f"nothing was erased: a legal hold covers {_records(made.held)}",
                 "otel-audit hold list shows it; records can be erased when it was lifted",
             )
-        done.append(made)
+        done[:] = [made]
         if not made.ranges:
             return []
         _forget_answers(connection, subject, made.ranges)

@@ -30,11 +30,13 @@ def extent(archive: Archive, filter: Filter) -> tuple[int, int] | None:
         times = [read_row(row).time for row in archive.rows(filter)]
         return (min(times), max(times)) if times else None
     condition, values = filter.sql
+    low, high, _ = archive.bounds(filter)
     with archive.database as connection, archive_errors(archive.path):
         if filter == Filter():
             return _of_events(connection)
         row: Any = connection.execute(
-            f"SELECT min(time), max(time) FROM {source_table(filter)} WHERE {condition}", values
+            f"SELECT min(time), max(time) FROM {source_table(filter)} WHERE sequence BETWEEN ? AND ? AND {condition}",
+            (low, high, *values),
         ).fetchone()
     return None if row[0] is None else (int(row[0]), int(row[1]))
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import sys
 from pathlib import Path
 from typing import Final
 
+from otel_audit.archive.safety import check_directory, check_files, companions, make_directory
 from otel_audit.errors import ArchiveError
 
 __all__ = [
@@ -40,25 +42,23 @@ def uri_path(path: Path) -> str:
 
 def prepare_file(path: Path) -> bool:
     """Create directory and file with private modes where they are missing; return whether the file is new."""
-    if not path.parent.exists():
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # another process may do so now
-        sync_directory(path.parent.parent)
+    make_directory(path.parent)
     refuse_network_file_system(path.parent)
+    check_directory(path.parent)
+    check_files(path)
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
     except FileExistsError:
-        if path.is_symlink():
-            raise ArchiveError(f"the archive {path} is a symbolic link", "give the path of the file itself") from None
         return False
     return True
 
 
 def make_private(path: Path) -> None:
     """Take everybody else's access from a file that is ours, and from what SQLite keeps beside it."""
-    for file in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
+    for file in (path, *companions(path)):
         with contextlib.suppress(FileNotFoundError):
-            status = file.stat()
-            if status.st_mode & 0o077 and status.st_uid == os.geteuid():
+            status = file.lstat()
+            if stat.S_ISREG(status.st_mode) and status.st_mode & 0o077 and status.st_uid == os.geteuid():
                 file.chmod(0o600)
 
 

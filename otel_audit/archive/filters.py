@@ -16,7 +16,7 @@ from otel_audit.errors import ConfigError
 from otel_audit.otlp import LogFields
 from otel_audit.record import Value, canonical_address
 
-__all__ = ["Filter", "glob_pattern", "nanoseconds", "one_of"]
+__all__ = ["Filter", "glob_pattern", "names_of", "nanoseconds", "one_of"]
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -123,22 +123,22 @@ class Filter:
     def indexed(self) -> dict[int, tuple[str | bytes, ...]]:
         """The criteria that postings answer: number of the field to values, one of which it must have."""
         # Own records have an index to themselves.
-        return {} if self.admin else {FIELDS[column]: forms for column, forms in self._exact.items()}
+        return {} if self.admin else {FIELDS[column]: forms for column, forms in self.exact.items()}
 
     @cached_property
-    def _exact(self) -> dict[str, tuple[str | bytes, ...]]:
-        """The columns that must have one of some values."""
+    def exact(self) -> dict[str, tuple[str | bytes, ...]]:
+        """The columns ``host``, ``user``, ``trace`` and ``address``, where they must have one of some values."""
         host = _recorded(self.host)
         values: dict[str, tuple[str | bytes, ...]] = {
             "host": () if host is None else (host,),
-            "user": self._forms(self.user),
+            "user": self.forms(self.user),
             "trace": (bytes.fromhex(self.trace_id),) if self.trace_id else (),
             "address": () if self.network else self._addresses(),
         }
         return {column: forms for column, forms in values.items() if forms}
 
-    def _forms(self, text: str | None) -> tuple[str, ...]:
-        """Return the forms in which a text may have been recorded."""
+    def forms(self, text: str | None) -> tuple[str, ...]:
+        """Return the forms in which a text may have been recorded: as it is, as a pseudonym."""
         recorded = _recorded(text)
         if recorded is None:
             return ()
@@ -148,13 +148,13 @@ class Filter:
         """Return the forms in which the address may have been recorded: as it is, truncated, as a pseudonym."""
         canonical = None if self.address is None else canonical_address(self.address)
         if canonical is None:
-            return self._forms(self.address)
+            return self.forms(self.address)
         whole = ipaddress.ip_network(canonical.partition("%")[0])
         networks = [str(whole.supernet(new_prefix=prefix)) for prefix in range(whole.max_prefixlen)]
         if isinstance(whole, ipaddress.IPv6Network) and (mapped := whole.network_address.ipv4_mapped) is not None:
             own = ipaddress.IPv4Network(mapped)
             networks += [str(own.supernet(new_prefix=prefix)) for prefix in range(32)]
-        forms = [*self._forms(canonical), *networks]
+        forms = [*self.forms(canonical), *networks]
         if self.pseudonym is not None:
             forms += map(self.pseudonym, networks)
         return tuple(forms)
@@ -169,12 +169,12 @@ class Filter:
             terms.append(term)
             values.extend(given)
 
-        for column, forms in self._exact.items():
+        for column, forms in self.exact.items():
             add(*one_of(column, forms))
         if self.outcome is not None:
-            add("outcome = ?", self.outcome)
+            add("outcome = ?", _recorded(self.outcome))
         if self.session is not None:
-            add(*one_of("session", self._forms(self.session)))
+            add(*one_of("session", self.forms(self.session)))
         if self.host_wide is not None:
             add(f"user IS {'' if self.host_wide else 'NOT '}NULL")
         for column, patterns in (("type", self.types), ("source", self.sources)):
@@ -196,7 +196,7 @@ class Filter:
         """Tell whether a record fulfils the criteria that only its content can answer."""
         if self.network is not None and not self._lies_in(log.attributes.get("client.address"), self.network):
             return False
-        if any(_attribute(log, key, record_id) not in self._forms(wanted) for key, wanted in self.where.items()):
+        if any(_attribute(log, key, record_id) not in self.forms(wanted) for key, wanted in self.where.items()):
             return False
         return self.grep is None or any(self._pattern.search(text) for text in _texts(log, record_id))
 
@@ -231,10 +231,15 @@ def _attribute(log: LogFields, key: str, record_id: str) -> str | None:
     }  # fmt: skip
     if key in own:
         return _shown(own[key])
-    for name in (key, _SHORT_NAMES.get(key, key), f"otel_audit.custom.{key}", f"otel_audit.{key}"):
+    for name in names_of(key):
         if name in log.attributes:
             return _shown(log.attributes[name])
     return None
+
+
+def names_of(key: str) -> tuple[str, ...]:
+    """Return the attributes that a key of `Filter.where` can mean; the first one that a record has counts."""
+    return key, _SHORT_NAMES.get(key, key), f"otel_audit.custom.{key}", f"otel_audit.{key}"
 
 
 def _shown(value: Value) -> str:

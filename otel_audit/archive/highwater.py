@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from otel_audit.archive.database import archive_errors
+from otel_audit.archive.safety import make_directory
 from otel_audit.errors import ArchiveError, AuditError, ConfigError
 from otel_audit.notes import Checkpoint, Note, parse_note
 
@@ -86,7 +87,7 @@ class HighWater:
         checkpoint = Checkpoint.parse(note.text)
         path = self.path(checkpoint.archive_id)
         with archive_errors(path):
-            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_directory(self.directory)
             # No lock, which a stopped process could hold for ever: of processes that write at once, the one with the
             # larger tree looks again, and finds what the other has put in its place.
             for _ in range(_TRIES):
@@ -104,6 +105,9 @@ def _replace(path: Path, content: bytes) -> None:
     try:
         with os.fdopen(os.open(new, flags, 0o600), "wb") as file:
             file.write(content)
+            file.flush()
+            # Else a power cut can leave the new name with nothing in it.
+            os.fsync(file.fileno())
         new.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):

@@ -32,12 +32,17 @@ _EXTRA: Final = (
     f" {' '.join(f'WHEN {number} THEN {name}' for name, number in FIELDS.items())} END)"
 )
 _STRAY: Final = "SELECT sequence, field FROM posting WHERE run = ? AND sequence NOT BETWEEN ? AND ?"
-# One zone at a time: grouped by zone, SQLite would sort.
+# One zone at a time: grouped by zone, SQLite would sort. Joined: that takes a sixth less than EXISTS.
 _SUMS: Final = (
     f"SELECT count(*), count(*) FILTER (WHERE {EVENTS}), min(time), max(time), min(observed), max(observed),"
-    f" {' + '.join(f'count({name})' for name in FIELDS)},"
-    f" {' + '.join(f'count(*) FILTER (WHERE {lacks})' for lacks in _LACKS.values())}"
-    " FROM record WHERE sequence BETWEEN ?2 AND ?3"
+    f" {' + '.join(f'count({name})' for name in FIELDS)}, {' + '.join(f'count({name}s.run)' for name in FIELDS)}"
+    " FROM record "
+    + " ".join(
+        f"LEFT JOIN posting {name}s ON {name}s.run = ?1 AND {name}s.field = {number}"
+        f" AND {name}s.value = record.{name} AND {name}s.sequence = record.sequence"
+        for name, number in FIELDS.items()
+    )
+    + " WHERE record.sequence BETWEEN ?2 AND ?3"
 )
 _STORED: Final = (
     "SELECT zone, records, first_time, last_time, first_observed, last_observed FROM zone WHERE zone BETWEEN ? AND ?"
@@ -66,11 +71,11 @@ def check_lookups(connection: apsw.Connection, first: int, faults: Faults) -> No
     expected = 0
     for begin in range(low, high + 1, ZONE):
         part = (run, begin, min(begin + ZONE - 1, high))
-        ((rows, *zone, entries, lacking),) = connection.execute(_SUMS, part)
+        ((rows, *zone, entries, found),) = connection.execute(_SUMS, part)
         if rows:
             zones[(begin - 1) // ZONE] = tuple(zone)
-        expected += entries - lacking
-        for sequence, *lacks in connection.execute(_MISSING, part) if lacking else ():
+        expected += found
+        for sequence, *lacks in connection.execute(_MISSING, part) if found < entries else ():
             names = [name for name, lack in zip(FIELDS, lacks, strict=True) if lack]
             faults.add("posting", f"record {sequence}", f"no entry for {', '.join(names)}")
     _zones(connection, (low - 1) // ZONE, (end - 1) // ZONE, zones, faults)

@@ -56,6 +56,7 @@ class Row:
         leaf: Leaf hash, 32 bytes.
         otlp: The bytes of the ``LogRecord``.
         resource: Id of what it is shipped under, see `Archive.header`.
+        stream_id: Id of the archive that it is from; None: of the one that is read.
     """
 
     sequence: int
@@ -63,6 +64,7 @@ class Row:
     leaf: bytes
     otlp: bytes
     resource: int
+    stream_id: str | None = None
 
 
 def read_row(row: Row) -> LogFields:

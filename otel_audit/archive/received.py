@@ -125,6 +125,8 @@ class _Batch:
 
     def groups(self, connection: apsw.Connection, _tree: Frontier) -> Iterator[tuple[Header, list[Row]]]:
         """Iterate over the rows of what is new, with what they are shipped under."""
+        # On a full disk, it is called again.
+        self._new, self._contents, self._places, self._fates = [], [], {}, []
         self._there = _there(connection, [foreign.record.record_id for foreign in self._batch])
         for foreign in self._batch:
             fate = self._settled(foreign, cache(partial(_content, foreign.record)))

@@ -200,7 +200,7 @@ class Pruner:
             # A hold, an erasure or another destination may have come in between.
             left = self._gate.alive(connection, [one.sequence for one in due])
             free, _, _ = self._gate.split(connection, left)
-            gone.extend(one for one in due if one.sequence in free)
+            gone[:] = [one for one in due if one.sequence in free]
             ranges = ranges_of(sorted(free))
             remove(connection, ranges)
             rules = sorted({one.rule for one in gone})

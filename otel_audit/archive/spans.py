@@ -108,7 +108,6 @@ class _Check:
         self._signatures = SignatureCheck(connection, trust, self._faults)
         self._deriver = deriver
         self._headers = _Headers(connection)
-        self._used: set[int] = set()
         self._tombstones: list[int] = []
         self._valid = self._invalid = self._missing = self._bad = 0
         self._broken = False
@@ -127,13 +126,13 @@ class _Check:
         self._skip(self._expected, span.last)
         return SpanResult(
             span, self._valid, self._invalid, self._missing, None if self._broken else self._tree.peaks,
-            self._peaks_at, self._bad, self._end_node, frozenset(self._used), ranges_of(self._tombstones),
+            self._peaks_at, self._bad, self._end_node, frozenset(self._headers), ranges_of(self._tombstones),
             self._signatures.signatures, self._faults.kept, self._faults.count,
         )  # fmt: skip
 
     def _rows(self, rows: Iterable[tuple[Any, ...]]) -> None:
         """Verify rows, and what lies between them."""
-        expected, sizes = self._expected, frozenset(self._span.sizes)
+        expected, plain, sizes = self._expected, 0, frozenset(self._span.sizes)
         try:
             for row in rows:
                 sequence = row[0]
@@ -145,7 +144,7 @@ class _Check:
                     self._skip(expected, sequence - 1)
                 expected = sequence + 1
                 if self._plain(row):
-                    pass
+                    plain += 1
                 elif len(row) == 2:
                     self._unreadable(*row)
                 else:
@@ -154,6 +153,8 @@ class _Check:
                     self._peaks_at[sequence] = self._tree.peaks.copy()
         finally:
             self._expected = expected
+            self._valid += plain
+            self._signatures.unsigned += plain
 
     def _readable(self) -> Iterator[tuple[Any, ...]]:
         """Iterate over the rows that are left, each read by itself: in place of one that cannot be, its error."""
@@ -195,7 +196,10 @@ class _Check:
         self._tree.push(_PLACEHOLDER)
 
     def _plain(self, row: tuple[Any, ...]) -> bool:
-        """Verify one row if it is as nearly all are, unsigned and without a fault; else return False, nothing done."""
+        """Verify one row if it is as nearly all are, unsigned and without a fault; else return False, nothing done.
+
+        Such rows are counted by the caller.
+        """
         deriver = self._deriver
         try:
             (
@@ -212,12 +216,8 @@ class _Check:
                 return False
         except _IMPOSSIBLE:
             return False
-        self._used.add(resource)
-        self._signatures.unsigned += 1
-        if self._grow(sequence, stored, node):
-            self._valid += 1
-        else:
-            self._invalid += 1
+        if not self._grow(sequence, stored, node):
+            self._valid, self._invalid = self._valid - 1, self._invalid + 1
         return True
 
     def _row(self, row: tuple[Any, ...]) -> None:
@@ -257,7 +257,6 @@ class _Check:
 
     def _commitment(self, sequence: int, resource: Any, salt: Any, otlp: Any) -> bytes | None:
         """Return the commitment to a record's content, None where its resource is not there."""
-        self._used.add(resource)
         try:
             header = self._headers[resource]
         except KeyError:

@@ -12,14 +12,18 @@ from otel_audit.archive.database import archive_errors
 from otel_audit.archive.filters import Filter
 from otel_audit.archive.index import EVENTS, ZONE, folded_to
 from otel_audit.archive.query import Archive, read_row, source_table
+from otel_audit.record import AuditRecord
 
-__all__ = ["counts", "histogram"]
+__all__ = ["ALL", "Counts", "Field", "counts", "field_of", "histogram", "ranked"]
 
 Field = Literal["type", "user", "outcome", "source", "host", "address"]
-_ALL: Final = Filter()
+Counts = list[tuple[str | None, int]]
+"""Values and how many records have them, the most frequent first."""
+ALL: Final = Filter()
+"""Asks for every event."""
 
 
-def histogram(archive: Archive, edges: Sequence[int], filter: Filter = _ALL) -> list[int]:
+def histogram(archive: Archive, edges: Sequence[int], filter: Filter = ALL) -> list[int]:
     """Return how many records fall between each edge and the next, by the time of the event.
 
     Without any further criterion, zones that lie within one bucket are counted as a whole, and only those that an edge
@@ -70,7 +74,7 @@ def histogram(archive: Archive, edges: Sequence[int], filter: Filter = _ALL) -> 
     return counted
 
 
-def counts(archive: Archive, field: Field, filter: Filter = _ALL, *, limit: int = 10) -> list[tuple[str | None, int]]:
+def counts(archive: Archive, field: Field, filter: Filter = ALL, *, limit: int = 10) -> Counts:
     """Return the most frequent values of a field among the records that match, with their counts.
 
     Args:
@@ -80,9 +84,7 @@ def counts(archive: Archive, field: Field, filter: Filter = _ALL, *, limit: int 
         limit: Most values to return.
     """
     if filter.needs_content:
-        tally: Counter[str | None] = Counter(_value(record, field) for record in archive.query(filter))
-        ranked = sorted(tally.items(), key=lambda item: (-item[1], item[0] is not None, item[0] or ""))
-        return ranked[:limit]
+        return ranked(Counter(field_of(record, field) for record in archive.query(filter)), limit)
     condition, values = filter.sql
     low, high, _ = archive.bounds(filter)
     with archive.database as connection, archive_errors(archive.path):
@@ -94,9 +96,15 @@ def counts(archive: Archive, field: Field, filter: Filter = _ALL, *, limit: int 
         return [(value, int(count)) for value, count in rows]
 
 
-def _value(record: object, field: str) -> str | None:
+def ranked(tally: Counter[str | None], limit: int) -> Counts:
+    """Return the most frequent values, those of equal frequency in their own order, None first."""
+    found = sorted(tally.items(), key=lambda item: (-item[1], item[0] is not None, item[0] or ""))
+    return found[:limit]
+
+
+def field_of(record: AuditRecord, field: Field) -> str | None:
+    """Return a record's value of a field."""
     if field == "address":
-        session = getattr(record, "session", None)
-        return None if session is None or session.ip is None else str(session.ip)
+        return None if record.session is None or record.session.ip is None else str(record.session.ip)
     value = getattr(record, field)
     return None if value is None else str(value)

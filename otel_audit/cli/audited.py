@@ -15,7 +15,7 @@ from otel_audit.errors import ArchiveError
 if TYPE_CHECKING:
     from otel_audit.archive.administration import Own
 
-__all__ = ["audited", "given", "not_recorded", "recording"]
+__all__ = ["audited", "audited_source", "given", "not_recorded", "recording"]
 
 _PATIENCE: Final = 5.0
 """Seconds that a reader waits for the archive's write lock; whoever holds it for longer is stuck."""
@@ -39,6 +39,14 @@ def audited(archive: Path, command: str, /, **details: Any) -> None:
         _append(archive, command, asked)
     except Exception as error:  # noqa: BLE001 - an archive that cannot be written, or is damaged, must still be readable
         not_recorded(str(error) or type(error).__name__)
+
+
+def audited_source(archive: Path | None, command: str, /, **details: Any) -> None:
+    """Do what `audited` does; of a fleet (None), say that ClickHouse alone knows of it."""
+    if archive is not None:
+        audited(archive, command, **details)
+    elif recording():
+        not_recorded("a fleet is read without being changed, ClickHouse's system.query_log has who asked")
 
 
 def not_recorded(reason: str) -> None:

@@ -6,18 +6,22 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from otel_audit.archive.filters import Filter
-from otel_audit.archive.query import Archive, open_archive
-from otel_audit.cli.audited import audited, given
-from otel_audit.cli.options import archive_option, chosen_archive, filter_options, make_filter
+from otel_audit.archive.query import Archive
+from otel_audit.cli.audited import audited_source, given
+from otel_audit.cli.options import chosen_source, filter_options, make_filter, source_option
 from otel_audit.errors import ConfigError
 from otel_audit.exports.files import refuse_existing
 from otel_audit.exports.formats import FORMATS, Format, export_file, export_lines
+from otel_audit.opening import open_source
 from otel_audit.record import AuditRecord
+
+if TYPE_CHECKING:
+    from otel_audit.fleet.fleet import Fleet
 
 __all__ = ["command"]
 
@@ -44,7 +48,7 @@ _STEP: Final = 256
     help="Write to this file, which must not exist yet, readable for its owner alone; it gets its name when it is"
     " complete.  [default: standard output]",
 )
-@archive_option
+@source_option
 def command(*, archive: str | None, format: Format, file: str | None, **chosen: Any) -> None:
     """Write the records of a host or a user, or all, oldest first, in the form that another program takes.
 
@@ -52,8 +56,8 @@ def command(*, archive: str | None, format: Format, file: str | None, **chosen: 
     """
     wanted = make_filter(chosen)
     _check(format, file)
-    with open_archive(chosen_archive(archive)) as opened:
-        audited(opened.path, "export", **given())
+    with open_source(chosen_source(archive)) as opened:
+        audited_source(opened.path if isinstance(opened, Archive) else None, "export", **given())
         with _progress(opened, wanted, file) as watched:
             _write(watched(opened.query(wanted, oldest_first=True)), format, file)
 
@@ -82,10 +86,11 @@ def _write(records: Iterable[AuditRecord], format: Format, file: str | None) -> 
 
 @contextlib.contextmanager
 def _progress(
-    archive: Archive, wanted: Filter, file: str | None
+    archive: Archive | Fleet, wanted: Filter, file: str | None
 ) -> Iterator[Callable[[Iterator[AuditRecord]], Iterator[AuditRecord]]]:
     """Yield what hands records on and shows how far they are; only where it does not stand among them."""
-    if not sys.stderr.isatty() or (file is None and sys.stdout.isatty()):
+    if not isinstance(archive, Archive) or not sys.stderr.isatty() or (file is None and sys.stdout.isatty()):
+        # How far a fleet's records are is not known without counting them all first.
         yield lambda records: records
         return
     from otel_audit.cli.checking import progress_bar  # for terminals only

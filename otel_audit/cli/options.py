@@ -16,7 +16,16 @@ from otel_audit.cli.fields import similar
 from otel_audit.cli.values import ArchiveFile, Moment, Recorded
 from otel_audit.errors import ConfigError
 
-__all__ = ["archive_option", "chosen_archive", "filter_options", "load_pseudonyms", "make_filter", "split_target"]
+__all__ = [
+    "archive_option",
+    "chosen_archive",
+    "chosen_source",
+    "filter_options",
+    "load_pseudonyms",
+    "make_filter",
+    "source_option",
+    "split_target",
+]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _OUTCOMES: Final = ("success", "failure", "unknown")
@@ -38,9 +47,41 @@ def archive_option(command: _Command) -> _Command:
     return option(command)
 
 
+def source_option(command: _Command) -> _Command:
+    """Give a command the option ``--archive``, which may name a fleet."""
+    option = click.option(
+        "--archive",
+        type=ArchiveFile(),
+        metavar="FILE|URL",
+        help="The archive, or a fleet's: clickhouse://user@host:8123/database, the password in"
+        " $OTEL_AUDIT_CLICKHOUSE_PASSWORD.  [default: $OTEL_AUDIT_ARCHIVE, else audit.db in the user's state"
+        " directory]",
+    )
+    return option(command)
+
+
 def chosen_archive(given: str | None) -> Path:
-    """Return the archive's path: the option's, else the environment's, else the default."""
+    """Return the archive's path: the option's, else the environment's, else the default.
+
+    Raises:
+        ConfigError: The option names a fleet.
+    """
+    source = chosen_source(given)
+    if isinstance(source, str):
+        from otel_audit.fleet.location import shown_url  # for this message only
+
+        raise ConfigError(f"{shown_url(source)!r} is a fleet, and no archive", "give the archive's file")
+    return source
+
+
+def chosen_source(given: str | None) -> str | Path:
+    """Return the location of a fleet where the option names one, else the archive's path as `chosen_archive` does."""
     if given is not None:
+        if "://" in given:
+            from otel_audit.fleet.location import is_fleet  # start-up time: for what looks like a fleet
+
+            if is_fleet(given):
+                return given
         return Path(given)
     from otel_audit.paths import archive_path  # start-up time
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 # The only module of the command line that needs the generated classes, which take 60-90 ms to import.
 from google.protobuf.json_format import MessageToDict
@@ -16,29 +16,35 @@ from otel_audit.cli.safe import json_text
 from otel_audit.errors import ArchiveError
 from otel_audit.otlp import Profile, decode, encode, frame, read_log, shipped, stream_attribute
 
+if TYPE_CHECKING:
+    from otel_audit.fleet.fleet import Fleet
+
 __all__ = ["request_text"]
 
 _IDS: Final = ("traceId", "spanId")
 
 
-def request_text(archive: Archive, *, show_address: bool) -> Callable[[Row], str]:
+def request_text(source: Archive | Fleet, *, show_address: bool) -> Callable[[Row], str]:
     """Return a function that gives a row as an ``ExportLogsServiceRequest`` in OTLP/JSON.
 
     Source: OTLP 1.11, *JSON Protobuf Encoding*: trace and span ids are hexadecimal, enumerations are integers.
 
     Args:
-        archive: Where the rows come from.
+        source: Where the rows come from.
         show_address: False: without the sessions' addresses.
     """
-    stream = stream_attribute(archive.id)
+    own = source.id if isinstance(source, Archive) else ""
+    streams: dict[str | None, bytes] = {}
     headers: dict[int, tuple[bytes, bytes]] = {}
 
     def text(row: Row) -> str:
         if row.resource not in headers:
-            headers[row.resource] = archive.header(row.resource)
+            headers[row.resource] = source.header(row.resource)
         otlp = row.otlp if show_address else _without_address(row)
         resource, scope = headers[row.resource]
-        field = shipped(otlp, row.record_id, row.sequence, stream)
+        if row.stream_id not in streams:
+            streams[row.stream_id] = stream_attribute(row.stream_id or own)
+        field = shipped(otlp, row.record_id, row.sequence, streams[row.stream_id])
         request = ExportLogsServiceRequest.FromString(frame([(resource, scope, [field])]))
         data: dict[str, Any] = MessageToDict(request, use_integers_for_enums=True)
         for resource_logs in data["resourceLogs"]:

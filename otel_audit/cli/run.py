@@ -18,10 +18,11 @@ from otel_audit.errors import AuditError
 __all__ = ["EPILOG", "command_line", "run"]
 
 EPILOG: Final = """\
-Exit status: 0 done; 1 something needs an operator (status), not all was delivered (ship --once), a record is no dead
-letter (requeue), copies of what was erased may remain (erase), or the archive or proof does not hold (verify,
-verify-proof); 2 wrong usage or setting, or an archive that cannot be used; 3 wrong usage of verify, prove and
-verify-proof, so that 2 always says there: not verifiable; 70 a fault of otel-audit itself; 130 interrupted.
+Exit status: 0 done; 1 something needs an operator (status, doctor), not all was delivered (ship --once), a record is no
+dead letter (requeue), copies of what was erased may remain (erase), a backend lacks something (reconcile), or the
+archive or proof does not hold (verify, verify-proof); 2 wrong usage or setting, or an archive that cannot be used; 3
+wrong usage of verify, reconcile, prove and verify-proof, so that 2 always says there: not verifiable; 70 a fault of
+otel-audit itself; 130 interrupted.
 """
 
 
@@ -30,6 +31,7 @@ verify-proof, so that 2 always says there: not verifiable; 70 a fault of otel-au
     commands_in="otel_audit.cli",
     names=(
         "checkpoint",
+        "doctor",
         "erase",
         "export",
         "hold",
@@ -38,6 +40,7 @@ verify-proof, so that 2 always says there: not verifiable; 70 a fault of otel-au
         "prove",
         "prune",
         "receive",
+        "reconcile",
         "record",
         "requeue",
         "ship",

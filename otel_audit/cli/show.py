@@ -6,18 +6,22 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from otel_audit.archive.filters import Filter, nanoseconds
-from otel_audit.archive.query import Archive, Row, open_archive
-from otel_audit.cli.audited import audited, given
-from otel_audit.cli.options import archive_option, chosen_archive, filter_options, make_filter
+from otel_audit.archive.query import Archive, Row
+from otel_audit.cli.audited import audited_source, given
+from otel_audit.cli.options import chosen_source, filter_options, make_filter, source_option
 from otel_audit.cli.reading import Reader, follow, head, resume
 from otel_audit.cli.values import FieldList, Limit
 from otel_audit.errors import ConfigError
+from otel_audit.opening import open_source
 from otel_audit.record import AuditRecord
+
+if TYPE_CHECKING:
+    from otel_audit.fleet.fleet import Fleet
 
 __all__ = ["command"]
 
@@ -87,17 +91,25 @@ class _Request:
     metavar="URL",
     help="Template of links to traces in tables, with {trace_id}.",
 )
-@archive_option
+@source_option
 def command(*, archive: str | None, **chosen: Any) -> None:
     """Show the records of a host or a user, or of all, newest first.
 
-    Newest is by the order of recording. Tables show in parentheses who acted where it was not the user. Off a terminal,
-    tables have no colours and symbols, and as much width as they need, or as COLUMNS says.
+    Newest is by the order of recording; of a fleet, by the time of the event. Tables show in parentheses who acted
+    where it was not the user. Off a terminal, tables have no colours and symbols, and as much width as they need, or as
+    COLUMNS says.
     """
     wanted = make_filter(chosen)
     request = _Request(one_host=wanted.host is not None or wanted.admin, **chosen)
     _check(request, wanted)
-    with open_archive(chosen_archive(archive)) as opened:
+    source = chosen_source(archive)
+    if isinstance(source, str) and (request.follow or request.checkpoint is not None):
+        name = "--follow" if request.follow else "--checkpoint"
+        raise ConfigError(
+            f"{name} goes by the order of recording, and a fleet has none in common",
+            "ask for a range of time: --since, --until",
+        )
+    with open_source(source) as opened:
         _show(opened, wanted, request)
 
 
@@ -127,16 +139,21 @@ def _limit(request: _Request) -> int | None:
     return _TABLE_LIMIT if request.form == "table" else None
 
 
-def _show(archive: Archive, wanted: Filter, request: _Request) -> None:
+def _show(archive: Archive | Fleet, wanted: Filter, request: _Request) -> None:
     printer = _printer(archive, request)
     read = _reader(archive, request)
     limit = _limit(request)
+    if not isinstance(archive, Archive):
+        audited_source(None, "show", **given())
+        printer.start()
+        _dump(read, wanted, limit, printer, request)
+        return
     checkpoint = None
     if request.checkpoint is not None:
         from otel_audit.cli.cursor import Checkpoint  # start-up time
 
         checkpoint = Checkpoint(request.checkpoint, archive.id, head(archive))
-    audited(archive.path, "show", **given())
+    audited_source(archive.path, "show", **given())
     printer.start()
     if request.follow:
         follow(archive, read, printer, wanted, limit=limit, checkpoint=checkpoint)
@@ -170,7 +187,7 @@ def _remark(text: str) -> None:
         sys.stderr.write(f"otel-audit: {text}\n")
 
 
-def _reader(archive: Archive, request: _Request) -> Reader:
+def _reader(archive: Archive | Fleet, request: _Request) -> Reader:
     def records(filter: Filter, *, limit: int | None, oldest_first: bool) -> Iterator[AuditRecord] | Iterator[Row]:
         if request.form == "otlp":
             return archive.rows(filter, limit=limit, oldest_first=oldest_first)
@@ -184,7 +201,7 @@ def _reader(archive: Archive, request: _Request) -> Reader:
     return records
 
 
-def _printer(archive: Archive, request: _Request) -> Any:
+def _printer(archive: Archive | Fleet, request: _Request) -> Any:
     """Return what prints the form; each is imported when it is asked for, so that every one starts fast."""
     if request.form == "table":
         from otel_audit.cli.table import TablePrinter, TableStyle

@@ -10,23 +10,22 @@ from typing import Any, Final
 import click
 from rich.cells import cell_len
 
-from otel_audit.archive.extent import extent
 from otel_audit.archive.filters import Filter, nanoseconds
-from otel_audit.archive.query import Archive, open_archive
-from otel_audit.archive.stats import counts, histogram
-from otel_audit.cli.audited import audited, given
+from otel_audit.archive.query import Archive
+from otel_audit.archive.stats import Counts
+from otel_audit.cli.audited import audited_source, given
 from otel_audit.cli.buckets import edges
 from otel_audit.cli.layout import fitted
-from otel_audit.cli.options import archive_option, chosen_archive, filter_options, make_filter
+from otel_audit.cli.options import chosen_source, filter_options, make_filter, source_option
 from otel_audit.cli.safe import escape, json_text
 from otel_audit.cli.terminal import Terminal, standard_output
 from otel_audit.cli.times import shown_time
 from otel_audit.cli.values import Whole
+from otel_audit.opening import Statistics, open_source, statistics
 from otel_audit.record import rfc3339
 
 __all__ = ["command"]
 
-_Counts = list[tuple[str | None, int]]
 _BLOCKS: Final = " ▏▎▍▌▋▊▉█"
 _BAR: Final = 40
 _WIDEST: Final = 100
@@ -48,9 +47,9 @@ class _Stats:
     total: int
     edges: Sequence[int]
     histogram: Sequence[int]
-    types: _Counts
-    users: _Counts
-    outcomes: _Counts
+    types: Counts
+    users: Counts
+    outcomes: Counts
 
 
 @click.command(short_help="Count records by time, type, user and outcome.")
@@ -67,16 +66,16 @@ class _Stats:
 @click.option(
     "-o", "--output", "form", type=click.Choice(("text", "json")), default="text", help="Form.  [default: text]"
 )
-@archive_option
+@source_option
 def command(*, archive: str | None, top: int, utc: bool, form: str, **chosen: Any) -> None:
     """Count the records of a host or a user, or of all: over time, and by type, user and outcome.
 
     Without --since and --until the histogram reaches from the first to the last event that matches.
     """
     wanted = make_filter(chosen)
-    with open_archive(chosen_archive(archive)) as opened:
-        audited(opened.path, "stats", **given())
-        stats = _count(opened, wanted, top, utc=utc)
+    with open_source(chosen_source(archive)) as opened:
+        audited_source(opened.path if isinstance(opened, Archive) else None, "stats", **given())
+        stats = _count(statistics(opened), wanted, top, utc=utc)
     out = standard_output()
     if form == "json":
         sys.stdout.write(json_text(_json(stats), indent=2) + "\n")
@@ -85,36 +84,36 @@ def command(*, archive: str | None, top: int, utc: bool, form: str, **chosen: An
         sys.stdout.write(line.rstrip() + "\n")
 
 
-def _count(archive: Archive, wanted: Filter, top: int, *, utc: bool) -> _Stats:
-    outcomes = counts(archive, "outcome", wanted, limit=3)
+def _count(source: Statistics, wanted: Filter, top: int, *, utc: bool) -> _Stats:
+    outcomes = source.counts("outcome", wanted, limit=3)
     total = sum(number for _, number in outcomes)
     if not total:
         return _Stats(0, (), (), [], [], [])
-    borders = _range(archive, wanted, utc=utc)
+    borders = _range(source, wanted, utc=utc)
     return _Stats(
         total,
         borders,
-        histogram(archive, borders, replace(wanted, since=None, until=None)),
-        counts(archive, "type", wanted, limit=top),
-        counts(archive, "user", wanted, limit=top),
+        source.histogram(borders, replace(wanted, since=None, until=None)),
+        source.counts("type", wanted, limit=top),
+        source.counts("user", wanted, limit=top),
         outcomes,
     )
 
 
-def _range(archive: Archive, wanted: Filter, *, utc: bool) -> list[int]:
+def _range(source: Statistics, wanted: Filter, *, utc: bool) -> list[int]:
     """Return the borders of the buckets: what was asked for, else where the events lie."""
     since, until = wanted.since, wanted.until
     if since is None or until is None:
         # Without any other criterion the question for all of the archive is answered from its zones, at once.
         everything = replace(wanted, since=None, until=None)
-        span = extent(archive, everything if everything == Filter() else wanted) or (0, 0)
+        span = source.extent(everything if everything == Filter() else wanted) or (0, 0)
         since, until = (span[0] if since is None else since), (span[1] + 1 if until is None else until)
     start, end = max(nanoseconds(since), 0), nanoseconds(until)
     return edges(start, max(end, start + 1), utc=utc)
 
 
 def _json(stats: _Stats) -> dict[str, Any]:
-    def values(counted: _Counts) -> list[dict[str, Any]]:
+    def values(counted: Counts) -> list[dict[str, Any]]:
         return [{"value": value, "records": number} for value, number in counted]
 
     return {

@@ -10,7 +10,9 @@ from typing import Any
 
 import click
 
+from otel_audit.archive.database import archive_errors
 from otel_audit.archive.query import open_archive
+from otel_audit.archive.space import Level, Space, level_of, look, shortage
 from otel_audit.archive.status import DestinationStatus, Status
 from otel_audit.cli.options import archive_option, chosen_archive
 from otel_audit.cli.safe import escape, json_text
@@ -18,6 +20,7 @@ from otel_audit.cli.sizes import size_text
 from otel_audit.cli.terminal import standard_output
 from otel_audit.cli.times import age, shown_time
 from otel_audit.cli.values import Duration
+from otel_audit.disk_settings import resolve_disk
 from otel_audit.record import rfc3339
 
 __all__ = ["command"]
@@ -41,19 +44,26 @@ def command(*, archive: str | None, form: str, max_age: int, utc: bool) -> int:
     """Show what the archive holds and how far each destination came.
 
     Exits with 1 where something needs an operator, and says what on standard error: dead letters, a destination that is
-    blocked, or an undelivered record older than --max-age.
+    blocked, an undelivered record older than --max-age, or little space on the disk (OTEL_AUDIT_DISK_WARNING and
+    OTEL_AUDIT_DISK_CRITICAL).
     """
+    settings = resolve_disk()
     with open_archive(chosen_archive(archive)) as opened:
         status = opened.status()
+    with archive_errors(Path(status.archive)):
+        space = look(Path(status.archive))
+    level = level_of(space, settings)
     now = time.time_ns()
     standard_output()
     if form == "json":
-        sys.stdout.write(json_text(_json(status), indent=2) + "\n")
+        sys.stdout.write(json_text(_json(status, space, level), indent=2) + "\n")
     else:
-        for line in _text(status, now, utc=utc):
+        for line in _text(status, space, now, utc=utc):
             sys.stdout.write(line + "\n")
     sys.stdout.flush()
     concerns = list(_concerns(status, now, max_age))
+    if level != "ok":
+        concerns.append(shortage(Path(status.archive), space, level))
     for concern in concerns:
         sys.stderr.write(f"otel-audit: {escape(concern)}\n")
     return 1 if concerns else 0
@@ -73,7 +83,7 @@ def _concerns(status: Status, now: int, max_age: int) -> Iterator[str]:
         yield f"{waited}: check the collector, or run otel-audit ship"
 
 
-def _json(status: Status) -> dict[str, Any]:
+def _json(status: Status, space: Space, level: Level) -> dict[str, Any]:
     return {
         "archive": status.archive,
         "archive_id": status.archive_id,
@@ -88,6 +98,7 @@ def _json(status: Status) -> dict[str, Any]:
         "backlog": status.backlog,
         "oldest_undelivered": _moment(status.oldest_undelivered),
         "sqlite": status.sqlite,
+        "disk": {"level": level, "free": space.free, "total": space.total, "reserve": space.reserve or 0},
         "destinations": [
             {
                 "name": destination.name,
@@ -107,7 +118,7 @@ def _moment(nanoseconds: int | None) -> str | None:
     return None if nanoseconds is None else rfc3339(nanoseconds)
 
 
-def _text(status: Status, now: int, *, utc: bool) -> Iterator[str]:
+def _text(status: Status, space: Space, now: int, *, utc: bool) -> Iterator[str]:
     def moment(nanoseconds: int | None, nothing: str) -> str:
         if nanoseconds is None:
             return nothing
@@ -116,6 +127,8 @@ def _text(status: Status, now: int, *, utc: bool) -> Iterator[str]:
     yield f"archive             {escape(status.archive)}"
     yield f"archive id          {escape(status.archive_id)}"
     yield f"size                {_sizes(status)}"
+    yield f"disk                {size_text(space.free)} free of {size_text(space.total)}"
+    yield f"reserve             {size_text(space.reserve) if space.reserve else 'none'}"
     yield f"records             {status.records}"
     yield f"own records         {status.own}"
     yield f"removed             {status.removed}"

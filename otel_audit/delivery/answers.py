@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -52,9 +51,7 @@ def wording(text: str) -> str:
     # Cut first: escaping makes a character at most ten times as long, and the text may be megabytes.
     line = " ".join(text[: _MAX_WORDING * 4].split(" ")).strip()
     escaped = "".join(
-        character.encode("unicode_escape").decode("ascii")
-        if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")
-        else character
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
         for character in line
     )
     return escaped if len(escaped) <= _MAX_WORDING else escaped[: _MAX_WORDING - 1] + "…"

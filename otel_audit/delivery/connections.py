@@ -16,6 +16,7 @@ import threading
 import time
 import weakref
 from collections.abc import Mapping, Sequence
+from http.client import HTTPResponse, RemoteDisconnected
 from typing import Any, ClassVar
 
 import requests
@@ -193,9 +194,42 @@ class Guard:
                 twin.shutdown(socket.SHUT_RDWR)
 
 
+class _WholeHead(HTTPResponse):
+    """A response whose head ends with an empty line.
+
+    `http.client` takes the end of the connection for the end of the head. A 200 cut off there has no length and no
+    body, which is how a collector says that it accepted everything.
+    """
+
+    def begin(self) -> None:
+        """Read the head.
+
+        Raises:
+            RemoteDisconnected: It was cut short.
+        """
+        file: Any = self.fp
+        read = file.readline
+        last: bytes | None = None
+
+        def readline(limit: int = -1) -> bytes:
+            nonlocal last
+            line: bytes = read(limit)
+            last = line
+            return line
+
+        file.readline = readline
+        try:
+            super().begin()
+        finally:
+            del file.readline
+        if last not in (None, b"\r\n", b"\n"):
+            raise RemoteDisconnected("the head of the answer was cut short")
+
+
 class _Guarded(HTTPConnection):
     """A connection that a `Guard` watches from the first packet on."""
 
+    response_class = _WholeHead
     guard: ClassVar[Guard]
     _key: int | None = None
 

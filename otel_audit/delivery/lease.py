@@ -8,6 +8,8 @@ import os
 import threading
 from pathlib import Path
 
+from otel_audit.archive.safety import give_to_owner
+
 __all__ = ["Lease"]
 
 
@@ -30,7 +32,7 @@ class Lease:
         """Take the lease if nobody has it; return whether we have it now.
 
         Raises:
-            OSError: The lock file cannot be made.
+            OSError: The lock file cannot be made, or is no file of its own.
         """
         # A child forked between opening and noting the descriptor would keep the lock for as long as it lives.
         with self._lock:
@@ -39,10 +41,7 @@ class Lease:
     def _take(self) -> bool:
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            if os.geteuid() == 0:
-                # Else the application's own user could never ship again after root did once.
-                owner = self._archive.stat()
-                os.fchown(descriptor, owner.st_uid, owner.st_gid)
+            give_to_owner(descriptor, self._archive)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(descriptor)

@@ -13,7 +13,7 @@ from otel_audit.archive.database import Database, archive_errors, transaction
 from otel_audit.errors import ConfigError
 from otel_audit.otlp import frame, shipped, stream_attribute
 
-__all__ = ["BATCH", "Entry", "Outbox", "requeue"]
+__all__ = ["BATCH", "Entry", "Outbox", "requeue", "resend", "the_destination"]
 
 BATCH: Final = 2_048
 """Most records of a request."""
@@ -65,8 +65,6 @@ _PROGRESS: Final = "SELECT (SELECT cursor FROM destination WHERE name = ?), (SEL
 class Outbox:
     """One destination's view of an archive.
 
-    Its commits do not wait for fsync: a power cut can set the cursor back, which makes duplicates and loses nothing.
-
     Args:
         path: The archive.
         destination: The destination's name.
@@ -74,7 +72,7 @@ class Outbox:
 
     def __init__(self, path: str | os.PathLike[str], destination: str) -> None:
         # Not patient: the shipper tries again anyway, and whoever stops it would wait as long.
-        self._database = Database(path, "write", durable=False, busy_timeout=1.0, cache_kib=2048, must_exist=True)
+        self._database = Database(path, "write", busy_timeout=1.0, cache_kib=2048, must_exist=True)
         # Who waits or measures must not wait for the shipper, which may wait for another process's transaction.
         self._watch = Database(path, "read", cache_kib=512)
         self._endpoint = ""
@@ -105,17 +103,19 @@ class Outbox:
             row: Any = connection.execute(_PROGRESS, (self._name,)).fetchone()
         return row[0] or 0, row[1] or 0
 
-    def waiting(self) -> tuple[int, int | None]:
-        """Return how many records wait, and when the oldest of them was recorded (nanoseconds)."""
+    def waiting(self) -> tuple[int, int | None, int]:
+        """Return how many records wait, when the oldest of them was recorded (nanoseconds), and how many are dead."""
         cursor, head = self.progress()
         with self._watch as connection, archive_errors(self._watch.path):
             row: Any = connection.execute(
-                "SELECT count(*), min(sequence) FROM dead_letter WHERE destination = ? AND requeued", (self._name,)
+                "SELECT count(*) FILTER (WHERE requeued), min(sequence) FILTER (WHERE requeued),"
+                " count(*) FILTER (WHERE NOT requeued) FROM dead_letter WHERE destination = ?",
+                (self._name,),
             ).fetchone()
-            count, first = row
+            count, first, dead = row
             oldest = first if first is not None else cursor + 1
             observed = connection.execute("SELECT observed FROM record WHERE sequence = ?", (oldest,)).get
-        return head - cursor + count, observed
+        return head - cursor + count, observed, dead
 
     def left(self, last: int) -> tuple[int, int]:
         """Return how many records up to a sequence wait, and how many are dead letters."""
@@ -278,6 +278,70 @@ def requeue(
                     connection.execute(
                         f"UPDATE dead_letter SET requeued = 1 WHERE {' AND '.join([*terms, *among])}",
                         (*values, *chunk),
+                    )
+                    changed += connection.changes()
+            return changed
+    finally:
+        database.close()
+
+
+def the_destination(path: str | os.PathLike[str], name: str | None) -> str:
+    """Return a destination's name: the one that is given, else that of the only one.
+
+    Args:
+        path: The archive.
+        name: The destination; None: the only one there is.
+
+    Raises:
+        ArchiveError: The archive cannot be read.
+        ConfigError: There is no such destination, or more than one.
+    """
+    database = Database(path, "read", must_exist=True)
+    try:
+        with database as connection, archive_errors(database.path):
+            if name is not None:
+                _check_destination(connection, name)
+                return name
+            known = [str(row[0]) for row in connection.execute("SELECT name FROM destination ORDER BY name")]
+    finally:
+        database.close()
+    if len(known) != 1:
+        raise ConfigError(
+            f"the archive has {len(known)} destinations",
+            f"name one by --destination: {', '.join(known)}" if known else "ship to one first: otel-audit ship",
+        )
+    return known[0]
+
+
+def resend(path: str | os.PathLike[str], destination: str, sequences: Sequence[int], reason: str) -> int:
+    """Put records that a destination has accepted back into its outbox: the shipper sends them before anything else.
+
+    Args:
+        path: The archive.
+        destination: The destination.
+        sequences: The records. What it has not accepted yet waits anyway, and what has no content stays.
+        reason: Why.
+
+    Returns:
+        How many were put back.
+
+    Raises:
+        ArchiveError: The archive cannot be written.
+        ConfigError: There is no such destination.
+    """
+    database = Database(path, "write", must_exist=True)
+    try:
+        with database as connection, archive_errors(database.path):
+            _check_destination(connection, destination)
+            changed = 0
+            with transaction(connection):
+                for chunk in _chunks(sequences):
+                    connection.execute(
+                        "INSERT INTO dead_letter SELECT name, sequence, ?, ?, 1 FROM destination CROSS JOIN record"
+                        " WHERE name = ? AND sequence <= cursor AND otlp IS NOT NULL"
+                        f" AND sequence IN ({','.join('?' * len(chunk))})"
+                        " ON CONFLICT (destination, sequence) DO UPDATE SET requeued = 1 WHERE NOT requeued",
+                        (time.time_ns(), reason, destination, *chunk),
                     )
                     changed += connection.changes()
             return changed

@@ -48,8 +48,8 @@ def load_key(key: Key) -> bytes:
         found, where = given, "the key for pseudonyms"
     elif isinstance(given, (str, os.PathLike)) and os.fspath(given):
         where = f"the key for pseudonyms in {shown(given)}"
-        content, mode = read_key_file(given, where)
-        refuse_open_file(mode, where)
+        content, status = read_key_file(given, where)
+        refuse_open_file(status, where)
         found = content.rstrip()
     else:
         raise ConfigError("the key for pseudonyms is neither bytes nor a path", "give the path of the key's file")

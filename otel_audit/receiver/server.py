@@ -82,8 +82,8 @@ def read_token(path: Path) -> str:
         ConfigError: It cannot be read, is open to others, or holds none.
     """
     where = f"the token in {path}"
-    content, mode = read_key_file(path, where)
-    refuse_open_file(mode, where)
+    content, status = read_key_file(path, where)
+    refuse_open_file(status, where)
     return check_token(content.decode("latin-1").strip(), where)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from otel_audit.archive.files import sync_directory
+from otel_audit.archive.safety import make_directory
 from otel_audit.errors import ConfigError
 from otel_audit.forksafe import ForkAware, register
 
@@ -76,8 +77,7 @@ class Heartbeat(ForkAware):
         """
         self._reset()
         try:
-            if not self._path.parent.exists():
-                self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_directory(self._path.parent)
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             with self._lock:
                 self._descriptor = descriptor = os.open(self._path, flags, 0o600)

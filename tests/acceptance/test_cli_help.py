@@ -43,7 +43,9 @@ def options() -> Iterator[tuple[str, click.Option]]:
 
 def test_the_commands() -> None:
     """These are the commands; whoever adds one documents it."""
-    expected = "checkpoint erase export hold import keys prove prune receive record requeue ship show stats"
+    expected = (
+        "checkpoint doctor erase export hold import keys prove prune receive reconcile record requeue ship show stats"
+    )
     assert [*expected.split(), "status", "subject-export", "verify", "verify-proof"] == NAMES
 
 

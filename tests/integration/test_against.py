@@ -114,6 +114,22 @@ def test_a_collectors_additions_to_the_resource(filled: Path) -> None:
     assert {fault.detail.partition(": ")[2] for fault in compared(filled, request).faults} == {"resource service.name"}
 
 
+def test_what_the_collector_writes_in_its_own_way(archive_path: Path) -> None:
+    """The double -0.0 as an integer, and no name where it is empty: both are read as what they were."""
+    with provider_at(archive_path) as provider:
+        provider.get_logger("against").audit("any", custom={"g": {"zero": -0.0, "map": {"": {"": -0.0}}}})
+    request = exported(archive_path)
+    text = json.dumps(request).replace('"doubleValue": -0.0', '"doubleValue": -0').replace('"key": "", ', "")
+    assert (text.count('"doubleValue": -0}'), text.count('{"value"')) == (2, 2)
+    file = archive_path.with_name("received.jsonl")
+    file.write_text(text, "utf-8")
+    with open_archive(archive_path) as archive:
+        found = compare(archive, file, keep=100)
+    assert (found.faults, found.matching) == ((), 1)
+    changed = json.loads(json.dumps(request).replace('"doubleValue": -0.0', '"doubleValue": 0'))
+    assert compared(archive_path, changed).fault_count == 1
+
+
 CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
     "body": lambda log: log.update(body={"stringValue": "other"}),
     "timeUnixNano": lambda log: log.update(timeUnixNano="1"),
@@ -211,7 +227,7 @@ def test_what_a_collector_got_over_the_wire(filled: Path, names: bool) -> None:
     [
         b"\xff\xfe", b"[]", b"null", b"{", b'{"resourceLogs": 5}', b'{"resourceLogs": [5]}', b"[" * 100_000,
         b'{"resourceLogs": [{"scopeLogs": [{"logRecords": [7]}]}]}',
-        b'{"resourceLogs": [{"scopeLogs": [{"logRecords": [{"attributes": [{"value": {}}]}]}]}]}',
+        b'{"resourceLogs": [{"scopeLogs": [{"logRecords": [{"attributes": [5]}]}]}]}',
         b'{"resourceLogs": [{"resource": {"attributes": [{"key": "a", "value": {"intValue": "x"}}]}}]}',
         b"{}\nnonsense\n",
     ],

@@ -18,7 +18,7 @@ from otel_audit.archive.query import open_archive
 from otel_audit.errors import ArchiveError, IntegrityError
 from otel_audit.provider import AuditProvider
 from otel_audit.record import Receipt
-from tests.archive_material import assert_sound, connect, provider_at, run_python
+from tests.archive_material import assert_sound, connect, forked, provider_at, run_python
 
 NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="mounts file systems, changes the user")
 
@@ -295,3 +295,19 @@ def test_a_signal_does_not_interrupt_a_commit(archive_path: Path) -> None:
     assert hits
     assert provider.shutdown()
     assert_sound(archive_path, receipts, records=300)
+
+
+@NEEDS_ROOT
+def test_a_directory_that_may_not_be_entered_is_told(tmp_path: Path) -> None:
+    """Whoever may not even look for the archive gets the error of an archive, with a remedy."""
+    path = tmp_path / "closed" / "audit.db"
+    path.parent.mkdir(mode=0o700)
+
+    def work() -> None:
+        os.setuid(65_534)
+        with pytest.raises(ArchiveError, match=r"Permission denied.*permissions"):
+            provider_at(path, high_water=False)
+
+    for parent in (tmp_path, *tmp_path.parents[:2]):
+        parent.chmod(0o711)
+    assert os.waitpid(forked(work), 0)[1] == 0

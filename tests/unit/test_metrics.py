@@ -14,10 +14,12 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from otel_audit import metrics as metrics_module
 from otel_audit._version import __version__
+from otel_audit.delivery.outbox import requeue
 from otel_audit.errors import ArchiveError
 from otel_audit.metrics import Metrics
 from otel_audit.provider import AuditProvider
 from otel_audit.testing import Collector, Reply
+from tests.archive_material import wait_until
 
 
 @pytest.fixture
@@ -44,10 +46,16 @@ def read(reader: InMemoryMetricReader) -> dict[str, dict[str, Any]]:
     return points
 
 
+def values(reader: InMemoryMetricReader, *names: str) -> list[float]:
+    """Return what gauges say of the destination `otlp`."""
+    points = read(reader)
+    return [points[name]["otlp"].value for name in names]
+
+
 def test_instruments(reader: InMemoryMetricReader) -> None:
     """Each counter counts, the histogram takes seconds, the gauges ask for each destination."""
     oldest = time.time_ns() - 3 * 10**9
-    metrics = Metrics(lambda: [("otlp", 7, oldest), ("idle", 0, None), ("skewed", 1, time.time_ns() + 10**12)])
+    metrics = Metrics(lambda: [("otlp", 7, oldest, 2), ("idle", 0, None, 0), ("skewed", 1, time.time_ns() + 10**12, 0)])
     metrics.emitted(3)
     metrics.emitted(2)
     metrics.exported("otlp", 4, 0.25)
@@ -65,13 +73,18 @@ def test_instruments(reader: InMemoryMetricReader) -> None:
     ages = {name: point.value for name, point in points["audit.queue.oldest.age"].items()}
     assert 3.0 <= ages["otlp"] < 10.0
     assert (ages["idle"], ages["skewed"]) == (0, 0)
+    assert {name: point.value for name, point in points["audit.dead_letters"].items()} == {
+        "otlp": 2,
+        "idle": 0,
+        "skewed": 0,
+    }
     duration = points["audit.export.duration"]
     assert (duration["otlp"].count, duration["otlp"].sum, duration["other"].sum) == (1, 0.25, 0.5)
 
 
 def test_units(reader: InMemoryMetricReader) -> None:
     """Durations and ages are in seconds, counts in records."""
-    metrics = Metrics(lambda: [("otlp", 1, 1)])
+    metrics = Metrics(lambda: [("otlp", 1, 1, 0)])
     metrics.emitted(1)
     metrics.exported("otlp", 1, 1.0)
     metrics.dropped()
@@ -83,6 +96,7 @@ def test_units(reader: InMemoryMetricReader) -> None:
         "audit.records.dropped": "{record}",
         "audit.queue.depth": "{record}",
         "audit.queue.oldest.age": "s",
+        "audit.dead_letters": "{record}",
         "audit.export.duration": "s",
     }
 
@@ -112,6 +126,24 @@ def test_a_provider_from_outage_to_delivery(archive_path: Path, reader: InMemory
         assert points["audit.queue.oldest.age"]["otlp"].value == 0
         assert points["audit.export.duration"]["otlp"].count >= 1
         assert "audit.records.dropped" not in points
+
+
+def test_dead_letters_until_they_are_delivered(archive_path: Path, reader: InMemoryMetricReader) -> None:
+    """What a collector refuses for good counts as dead, not as waiting, until it was put back and accepted."""
+    refuses = True
+    with (
+        Collector(lambda: Reply(status=400) if refuses else None) as collector,
+        AuditProvider(archive=archive_path, endpoint=collector.endpoint) as provider,
+    ):
+        log = provider.get_logger("s", host="h")
+        for _ in range(3):
+            log.audit("t")
+        wait_until(lambda: values(reader, "audit.dead_letters", "audit.queue.depth") == [3, 0])
+        refuses = False
+        assert requeue(archive_path, "otlp") == 3
+        assert values(reader, "audit.dead_letters") == [0]
+        assert provider.force_flush(10.0)
+        assert values(reader, "audit.dead_letters", "audit.queue.depth") == [0, 0]
 
 
 def test_dropped_records_are_counted(archive_path: Path, reader: InMemoryMetricReader) -> None:

@@ -1,0 +1,34 @@
+"""What to do about the errors of SQLite."""
+
+from __future__ import annotations
+
+import apsw
+
+__all__ = ["is_full", "remedy"]
+
+
+def is_full(error: apsw.Error) -> bool:
+    """Tell whether there was no room on the disk, also for the index of the write-ahead log."""
+    return isinstance(error, apsw.FullError) or getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_SHMSIZE
+
+
+def remedy(error: apsw.Error) -> str:
+    """Return what to do about an error, as one sentence."""
+    match error:
+        case _ if is_full(error):
+            return "the disk is full: free some space"
+        case apsw.BusyError() | apsw.LockedError():
+            return "another process holds the archive's write lock: find out which (fuser), and why it does not finish"
+        case apsw.ReadOnlyError() | apsw.CantOpenError() | apsw.PermissionsError():
+            return (
+                "check the owner and the permissions of the file, its -wal and -shm, and the directory,"
+                " and whether the disk is mounted read-only"
+            )
+        case apsw.NotADBError():
+            return "this is no SQLite file: check the path"
+        case apsw.CorruptError():
+            return "the file is damaged: keep it as it is, and restore a copy"
+        case apsw.IOError():
+            return "the disk failed, or a quota is used up: look at the kernel's log"
+        case _:
+            return "see the SQLite error above"
