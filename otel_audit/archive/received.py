@@ -8,7 +8,8 @@ id's record holds is compared; one whose content was erased or pruned counts as 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, lru_cache, partial
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import apsw
@@ -98,6 +99,14 @@ def keep(writer: Writer, batch: Sequence[Foreign], timeout: float = 10.0) -> lis
     return batched.kept(first, leaves, time.time_ns())
 
 
+class _Stored(NamedTuple):
+    """A record of the archive: its receipt, what it is shipped under, and its content; None where that is gone."""
+
+    receipt: Receipt
+    digest: bytes | None
+    content: bytes | None
+
+
 _Fate = tuple[Literal["recorded", "repeat", "conflict"], "int | Receipt"]
 """What became of a record, and its place among the new ones, or the receipt of what is there."""
 
@@ -108,35 +117,59 @@ class _Batch:
     def __init__(self, batch: Sequence[Foreign]) -> None:
         self._batch = batch
         self._new: list[Foreign] = []
+        self._contents: list[Callable[[], bytes]] = []
         self._places: dict[str, int] = {}
         self._fates: list[_Fate] = []
+        self._there: dict[str, list[_Stored]] = {}
+        self._digest = lru_cache(64)(header_digest)
 
     def groups(self, connection: apsw.Connection, _tree: Frontier) -> Iterator[tuple[Header, list[Row]]]:
         """Iterate over the rows of what is new, with what they are shipped under."""
         # On a full disk, it is called again.
-        self._new, self._places, self._fates = [], {}, []
-        there = _there(connection, [foreign.record.record_id for foreign in self._batch])
+        self._new, self._contents, self._places, self._fates = [], [], {}, []
+        self._there = _there(connection, [foreign.record.record_id for foreign in self._batch])
         for foreign in self._batch:
-            fate = self._settled(foreign, there)
-            for attempt in range(_ATTEMPTS + 1):
-                if fate[0] != "conflict" or not foreign.rename:
-                    break
-                renamed = _renamed(foreign, attempt)
-                fate = self._settled(renamed, _there(connection, [renamed.record.record_id]))
+            fate = self._settled(foreign, cache(partial(_content, foreign.record)))
+            if fate[0] == "conflict" and foreign.rename:
+                fate = self._settled_renamed(connection, foreign)
             self._fates.append(fate)
         return _grouped(self._new)
 
-    def _settled(self, foreign: Foreign, there: Mapping[str, Sequence[tuple[Any, ...]]]) -> _Fate:
+    def _settled_renamed(self, connection: apsw.Connection, foreign: Foreign) -> _Fate:
+        """Find a record whose id is taken under its other ids, or record it under the first one that is free."""
+        taken = foreign.record.record_id
+        record = foreign.record._replace(altered=(*foreign.record.altered, f"record_id:taken:{taken}"))
+        otlp = encode(record, foreign.profile)
+        # Thousands may share one id, and others who record wait meanwhile: once for all ids that are tried.
+        content = cache(partial(_content, record))
+        fate: _Fate | None = None
+        for attempt in range(_ATTEMPTS + 1):
+            identity = _other_id(foreign.record, attempt)
+            if attempt < _ATTEMPTS and identity not in self._there:
+                self._there[identity] = _there(connection, [identity]).get(identity, [])
+            renamed = foreign._replace(record=record._replace(record_id=identity), otlp=otlp)
+            fate = self._settled(renamed, content)
+            if fate[0] != "conflict":
+                break
+        assert fate is not None  # noqa: S101 - there is an attempt
+        return fate
+
+    def _settled(self, foreign: Foreign, content: Callable[[], bytes]) -> _Fate:
         """Find out what becomes of a record; one that is new is added to those that are."""
         identity = foreign.record.record_id
-        if found := there.get(identity):
-            return _compared(foreign, found)
+        if found := self._there.get(identity):
+            for stored in found:
+                if stored.content is None or (
+                    stored.digest == self._digest(*foreign.header) and stored.content == content()
+                ):
+                    return "repeat", stored.receipt
+            return "conflict", found[0].receipt
         if (place := self._places.get(identity)) is None:
             place = self._places[identity] = len(self._new)
             self._new.append(foreign)
+            self._contents.append(content)
             return "recorded", place
-        other = self._new[place]
-        same = foreign.header == other.header and _content(foreign.record) == _content(other.record)
+        same = foreign.header == self._new[place].header and content() == self._contents[place]()
         return "repeat" if same else "conflict", place
 
     def kept(self, first: int, leaves: Sequence[bytes], committed: int) -> list[Kept]:
@@ -148,27 +181,28 @@ class _Batch:
         return [Kept(outcome, receipts[at] if isinstance(at, int) else at) for outcome, at in self._fates]
 
 
-def _there(connection: apsw.Connection, identities: Sequence[str]) -> dict[str, list[tuple[Any, ...]]]:
-    """Return what the archive holds under some ids."""
+def _there(connection: apsw.Connection, identities: Sequence[str]) -> dict[str, list[_Stored]]:
+    """Return what the archive holds under some ids: as a rule one row each."""
     import json  # start-up time: nothing else here needs it
 
     wanted = {identity.replace("-", ""): identity for identity in identities}
-    found: dict[str, list[tuple[Any, ...]]] = {}
+    found: dict[str, list[_Stored]] = {}
     rows: Any = connection.execute(_FOUND, (json.dumps(list(wanted)),))
-    for identity, *row in rows:
-        found.setdefault(wanted[identity.hex()], []).append(tuple(row))
+    for key, sequence, observed, leaf, digest, otlp in rows:
+        identity = wanted[key.hex()]
+        content = None if otlp is None else _stored_content(otlp, identity)
+        found.setdefault(identity, []).append(
+            _Stored(Receipt(identity, sequence, leaf.hex(), observed), digest, content)
+        )
     return found
 
 
-def _renamed(foreign: Foreign, attempt: int) -> Foreign:
-    """Return a record under another id, which tells nothing of its content: it stays when that is erased."""
-    taken = foreign.record.record_id
-    # The same at each arrival, so that it is recognised when it comes again.
-    identity = named_record_id(f"{taken} {attempt}")
+def _other_id(record: AuditRecord, attempt: int) -> str:
+    """Return another id for a record, which tells nothing of its content: it stays when that is erased."""
     if attempt == _ATTEMPTS:
-        identity = new_record_id(foreign.record.observed)
-    record = foreign.record._replace(record_id=identity, altered=(*foreign.record.altered, f"record_id:taken:{taken}"))
-    return foreign._replace(record=record, otlp=encode(record, foreign.profile))
+        return new_record_id(record.observed)
+    # The same at each arrival, so that it is recognised when it comes again.
+    return named_record_id(f"{record.record_id} {attempt}")
 
 
 def _grouped(new: Sequence[Foreign]) -> Iterator[tuple[Header, list[Row]]]:
@@ -182,17 +216,6 @@ def _grouped(new: Sequence[Foreign]) -> Iterator[tuple[Header, list[Row]]]:
         header = foreign.header
         rows.append(row_of(foreign.record, foreign.otlp, RECEIVED))
     yield header, rows
-
-
-def _compared(foreign: Foreign, found: Sequence[tuple[Any, ...]]) -> _Fate:
-    """Compare a record with what has its id: as a rule one row."""
-    identity = foreign.record.record_id
-    content, digest = _content(foreign.record), header_digest(foreign.resource, foreign.scope)
-    for sequence, observed, leaf, header, otlp in found:
-        if otlp is None or (header == digest and _stored_content(otlp, identity) == content):
-            return "repeat", Receipt(identity, sequence, leaf.hex(), observed)
-    sequence, observed, leaf, *_ = found[0]
-    return "conflict", Receipt(identity, sequence, leaf.hex(), observed)
 
 
 def _stored_content(otlp: bytes, identity: str) -> bytes:

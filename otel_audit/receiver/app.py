@@ -105,6 +105,8 @@ class Receiver:
             ],
             exception_handlers={HTTPException: _not_here},
         )
+        # To where the client says that it is: records and token have no business there.
+        self.app.router.redirect_slashes = False
 
     def close(self) -> None:
         """Commit what waits, and stop; the application must not be called any more."""

@@ -43,16 +43,16 @@ def read_binary(body: bytes, counted: Counted) -> list[LogGroup]:
 
 
 def _resource_logs(message: bytes, counted: Counted) -> list[LogGroup]:
-    resource, schema, groups = b"", "", []
+    pieces, schema, groups = [], "", []
     for number, wire, value in fields(message):
         match number, wire:
             case 1, 2:
-                resource += _bytes(value)  # messages that come twice are merged, which joining them does
+                pieces.append(_bytes(value))  # messages that come twice are merged, which joining them does
             case 2, 2:
                 groups.append(_scope_logs(_bytes(value), counted))
             case 3, 2:
                 schema = _text(value)
-    attributes = _attributes(resource, 1)
+    attributes = _attributes(b"".join(pieces), 1)
     for group in groups:
         group.resource = attributes
         if schema:
@@ -61,16 +61,18 @@ def _resource_logs(message: bytes, counted: Counted) -> list[LogGroup]:
 
 
 def _scope_logs(message: bytes, counted: Counted) -> LogGroup:
-    group, scope = LogGroup(), b""
+    counted.group()
+    group, pieces = LogGroup(), []
     for number, wire, value in fields(message):
         match number, wire:
             case 1, 2:
-                scope += _bytes(value)
+                pieces.append(_bytes(value))
             case 2, 2:
                 counted.one()
                 group.logs.append(_log(_bytes(value)))
             case 3, 2 if value:
                 group.schemas["scope_schema_url"] = _text(value)
+    scope = b"".join(pieces)
     group.scope = _attributes(scope, 3)
     for number, wire, value in fields(scope):
         match number, wire:

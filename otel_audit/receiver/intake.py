@@ -100,7 +100,9 @@ class Intake:
             self.failed_at = 0.0
             start = 0
             for records, future in waiting:
-                future.set_result(kept[start : start + len(records)])
+                # At the end of the grace that requests have, whoever waits may have given up.
+                if future.set_running_or_notify_cancel():
+                    future.set_result(kept[start : start + len(records)])
                 start += len(records)
 
     def _fail(self, waiting: list[_Waiting], error: AuditError) -> None:
@@ -109,4 +111,5 @@ class Intake:
             self._complained = now
             _log.error("records cannot be kept, clients are told to try again: %s", error)
         for _, future in waiting:
-            future.set_exception(error)
+            if future.set_running_or_notify_cancel():
+                future.set_exception(error)

@@ -83,6 +83,7 @@ def _resource_logs(message: dict[str, Any], counted: Counted) -> Iterator[LogGro
     attributes = _attributes(_object(_get(message, "resource")))
     schema = _text(_get(message, "schemaUrl"))
     for scope_logs in _objects(message, "scopeLogs"):
+        counted.group()
         scope = _object(_get(scope_logs, "scope"))
         group = LogGroup(
             attributes,

@@ -46,14 +46,16 @@ class LogGroup:
 class Counted:
     """Counts records while they are read: an empty one takes two bytes of a request, and hundreds on the disk.
 
+    So it is with the groups that they come in, and the memory.
+
     Args:
-        most: How many there may be.
+        most: How many records there may be, and how many groups.
     """
 
-    __slots__ = ("_left", "_most")
+    __slots__ = ("_groups", "_left", "_most")
 
     def __init__(self, most: int) -> None:
-        self._most = self._left = most
+        self._most = self._left = self._groups = most
 
     def one(self) -> None:
         """Count a record.
@@ -64,6 +66,16 @@ class Counted:
         self._left -= 1
         if self._left < 0:
             raise Oversized(f"a request may hold {self._most} records: send several")
+
+    def group(self) -> None:
+        """Count the records of one scope, whether there are any or not.
+
+        Raises:
+            Oversized: They are one group too many.
+        """
+        self._groups -= 1
+        if self._groups < 0:
+            raise Oversized(f"a request may hold records of {self._most} scopes: send several")
 
 
 def trace_number(identity: bytes, size: int) -> int | str | None:

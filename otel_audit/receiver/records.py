@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from opentelemetry import context, trace
 
@@ -16,7 +16,7 @@ from otel_audit.clean import MARKS, Cleaner, Marks
 from otel_audit.foreign import GROUP, OBSERVED, ORIGIN, AuditCall, ForeignLog, read_call
 from otel_audit.otlp import encode, encode_resource, encode_scope
 from otel_audit.provider import AuditProvider
-from otel_audit.receiver.messages import LogGroup
+from otel_audit.receiver.messages import LogGroup, Oversized
 
 __all__ = ["UNNAMED_HOST", "Translator"]
 
@@ -38,6 +38,17 @@ _NIL: Final = "0" * 32
 _RESERVED: Final = frozenset({GROUP, ORIGIN})
 _SEVERITIES: Final = {"success": (9, "INFO"), "unknown": (9, "INFO"), "failure": (13, "WARN")}
 """What the outcome says already."""
+_MOST_HEADERS: Final = 16 * 1024 * 1024
+"""Bytes of resources and scopes of one request, each resource as often as it has scopes: so they are stored."""
+
+
+class _Resource(NamedTuple):
+    """A resource that was read: as it came, encoded, the service that it names, and what was altered."""
+
+    given: Mapping[str, Any]
+    encoded: bytes
+    service: str
+    marks: tuple[str, ...]
 
 
 class Translator:
@@ -61,12 +72,31 @@ class Translator:
         Args:
             groups: What it holds.
             rename: Whether a record whose id is taken is to be recorded under another one.
-        """
-        return [foreign for group in groups for foreign in self._group(group, rename=rename)]
 
-    def _group(self, group: LogGroup, *, rename: bool) -> Iterator[Foreign]:
+        Raises:
+            Oversized: Its resources and scopes would take too much of the disk.
+        """
+        records: list[Foreign] = []
+        read, room = None, _MOST_HEADERS
+        for group in groups:
+            if not group.logs:
+                continue
+            # Many scopes share one, which may be large: it is read once.
+            if read is None or read.given is not group.resource:
+                read = self._resource(group.resource)
+            made = self._group(group, read)
+            room -= len(made[0].resource) + len(made[0].scope)
+            if room < 0:
+                raise Oversized(
+                    f"the resources and scopes of a request may take {_MOST_HEADERS} bytes, each resource as often as"
+                    " it has scopes: send several"
+                )
+            records += (foreign._replace(rename=rename) for foreign in made)
+        return records
+
+    def _resource(self, given: Mapping[str, Any]) -> _Resource:
         marks: list[str] = []
-        attributes = _clean(group.resource, "resource", marks)
+        attributes = _clean(given, "resource", marks)
         named = attributes.get("service.name")
         service = named if isinstance(named, str) and named else "opentelemetry"
         # What came through a receiver before has such names already, beside those of that receiver.
@@ -74,17 +104,22 @@ class Translator:
         renamed = {
             keys.ORIGIN_PREFIX + key if key.startswith(claimed) else key: value for key, value in attributes.items()
         }
-        resource = encode_resource(renamed | self._own)
         if not attributes:
             marks.append("resource:missing")
+        return _Resource(given, encode_resource(renamed | self._own), service, tuple(marks))
+
+    def _group(self, group: LogGroup, read: _Resource) -> list[Foreign]:
+        marks = list(read.marks)
         texts = Cleaner()
         name, version = texts.text(group.scope_name, "scope"), texts.text(group.scope_version, "scope")
         scope = encode_scope(name, version, _clean(group.scope, "scope", marks).items())
         marks += texts.marks
+        made: list[Foreign] = []
         for log in group.logs:
-            log.scope_name, log.source = name, service
+            log.scope_name, log.source = name, read.service
             foreign = self._foreign(log, group.schemas, [*marks, *_missing(log)])
-            yield foreign._replace(resource=resource, scope=scope, rename=rename)
+            made.append(foreign._replace(resource=read.encoded, scope=scope))
+        return made
 
     def _foreign(self, log: ForeignLog, schemas: Mapping[str, str], marks: list[str]) -> Foreign:
         log.attributes = attributes = dict(log.attributes)

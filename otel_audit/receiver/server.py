@@ -185,6 +185,7 @@ def serve(
     import uvicorn  # an extra, as starlette is, which the application needs
 
     from otel_audit.receiver.app import Receiver
+    from otel_audit.receiver.connections import Connection, Seldom, make_room
 
     with listening:
         settings: dict[str, Any] = {"ssl_certfile": door.certificate, "ssl_keyfile": door.key}
@@ -197,6 +198,7 @@ def serve(
                 server_header=False,
                 proxy_headers=False,
                 lifespan="off",
+                http=Connection,
                 ws="none",
                 timeout_graceful_shutdown=_GRACE,
                 **settings,
@@ -204,6 +206,8 @@ def serve(
             _load(config, door)
             # What clients send that is no HTTP is theirs to hear of.
             logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
+            logging.getLogger("asyncio").addFilter(Seldom())
+            make_room()
             # The server raises a signal again when it has ended: the records that wait are still to be brought home.
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda *_: None)

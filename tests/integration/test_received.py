@@ -10,11 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_audit import Session
+from otel_audit.archive import received
 from otel_audit.archive.database import schema
 from otel_audit.archive.leaf import RECEIVED
 from otel_audit.archive.query import open_archive
@@ -132,6 +134,22 @@ def test_a_record_whose_id_is_taken_can_be_renamed(archive_path: Path) -> None:
     assert [record.altered for record in records[1:]] == [(f"record_id:taken:{IDS[1]}",)] * 19
     assert len({record.record_id for record in records}) == 20
     assert verify(archive_path).intact
+
+
+def test_many_that_share_one_id_are_looked_up_together(archive_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One request full of them holds the archive no longer than others do: each id is asked for once, not by each."""
+    asked: list[str] = []
+    there: Any = received._there
+
+    def noted(connection: apsw.Connection, ids: list[str]) -> Any:
+        asked.extend(ids)
+        return there(connection, ids)
+
+    monkeypatch.setattr(received, "_there", noted)
+    same_id = [foreign(1, user=f"user{number}")._replace(rename=True) for number in range(100)]
+    with opened(archive_path) as provider:
+        assert {one.outcome for one in keep(provider.writer, same_id)} == {"recorded"}
+    assert len(asked) == len(set(asked[99:])) + 99 == 100 + 16
 
 
 def test_values_that_do_not_equal_themselves_are_recognised(archive_path: Path) -> None:

@@ -172,6 +172,8 @@ def test_other_methods_and_paths(shared: Receiving) -> None:
     """Only POST is answered, only where OTLP/HTTP sends logs."""
     assert post(shared.url, b"", method="GET").status == 405
     assert post(shared.url, b"", "/v1/traces").status == 404
+    # No redirection either: it would lead to wherever the client says that it is.
+    assert post(shared.url, b"", "/v1/logs/").status == 404
     health = post(shared.url, b"", "/healthz", method="GET")
     assert (health.status, json.loads(health.body)) == (200, {"status": "ok"})
 

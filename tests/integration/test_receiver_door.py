@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
+import resource
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from cryptography import x509
@@ -145,6 +148,28 @@ def test_it_does_not_ship_to_itself(tmp_path: Path, endpoint: str) -> None:
         OTEL_EXPORTER_OTLP_ENDPOINT=endpoint.format(port),
     )  # fmt: skip
     assert "which is this receiver" in done.stderr
+
+
+def test_whoever_only_holds_connections_keeps_nobody_out(archive_path: Path) -> None:
+    """Connections whose requests never begin give way to others, also where there are more than file descriptors."""
+    receiving = Receiving(archive_path)
+    receiving.start()
+    assert receiving.process is not None
+    try:
+        resource.prlimit(receiving.process.pid, resource.RLIMIT_NOFILE, (128, 128))
+        where = urlsplit(receiving.url)
+        with ExitStack() as held:
+            for _ in range(200):
+                connection = held.enter_context(socket.create_connection((where.hostname, where.port), timeout=60))
+                with suppress(ConnectionError):
+                    connection.sendall(b"POST /v1/logs HTTP/1.1\r\n")
+            for _ in range(3):
+                assert post(receiving.url, binary(message())).status == 200
+    finally:
+        # It may complain of too few descriptors, once.
+        receiving.stop(check=False)
+    assert receiving.complaints.count("Too many open files") <= 1
+    assert len(records(archive_path)) == 3
 
 
 def test_a_weak_token_of_the_environment_is_refused_and_not_shown(tmp_path: Path) -> None:

@@ -253,6 +253,26 @@ def test_too_many_records() -> None:
         read_binary(body, Counted(10))
 
 
+def test_too_many_groups() -> None:
+    """A group without records takes two bytes of a request, and a thousand of memory: they are counted as well."""
+    body = delimited(1, delimited(2, b"") * 6) + delimited(1, delimited(2, b"") * 5)
+    as_json = json.dumps({"resourceLogs": [{"scopeLogs": [{}] * 6}, {"scopeLogs": [{}] * 5}]}).encode()
+    assert len(read_binary(body, Counted(11))) == len(read_json(as_json, Counted(11))) == 11
+    with pytest.raises(Oversized, match="10 scopes"):
+        read_binary(body, Counted(10))
+    with pytest.raises(Oversized, match="10 scopes"):
+        read_json(as_json, Counted(10))
+
+
+def test_a_resource_in_many_pieces() -> None:
+    """Messages that come twice are merged, however many pieces there are: two million are soon put together."""
+    pieces = delimited(1, delimited(3, b"")) * 2_000_000
+    pair = delimited(1, b"key") + delimited(2, delimited(1, b"value"))
+    body = delimited(1, pieces + delimited(1, delimited(1, pair)) + delimited(2, delimited(2, b"")))
+    (group,) = read_binary(body, Counted(1))
+    assert group.resource == {"key": "value"}
+
+
 def test_what_unpacks_to_too_much() -> None:
     """A bomb is found before it has unpacked; the limit itself is allowed."""
     assert unpacked(gzip.compress(bytes(1000)), 1000) == bytes(1000)

@@ -18,7 +18,7 @@ from otel_audit.foreign import ForeignLog
 from otel_audit.otlp import decode
 from otel_audit.producer import ProducerKey
 from otel_audit.provider import AuditProvider
-from otel_audit.receiver.messages import LogGroup
+from otel_audit.receiver.messages import LogGroup, Oversized
 from otel_audit.receiver.records import Translator
 from otel_audit.testing import Collector
 from tests.archive_material import provider_at
@@ -104,6 +104,17 @@ def test_the_second_best_id(provider: AuditProvider) -> None:
     assert (alone.record_id, alone.altered) == (other, ())
     beside = translated(provider, group(log(attributes={"log.record.uid": other}))).record
     assert (beside.record_id, beside.custom["otel"]["attributes"]) == (ID, {"log.record.uid": other})
+
+
+def test_one_resource_of_many_scopes(provider: AuditProvider) -> None:
+    """It is stored for each scope: where that is too much, the request is to be split, before it fills the disk."""
+    resource = {f"key{number}": "x" * 16_000 for number in range(15)}
+    groups = [LogGroup(resource, f"scope{number}", logs=[log()]) for number in range(60)]
+    assert len(Translator(provider).records(groups, rename=False)) == 60
+    empty = [LogGroup(resource, "empty")] * 100
+    assert len(Translator(provider).records([*empty, *groups], rename=False)) == 60
+    with pytest.raises(Oversized, match="each resource as often as it has scopes"):
+        Translator(provider).records([*groups, *groups], rename=False)
 
 
 def test_what_is_shipped_on_is_signed_once(archive_path: Path) -> None:
