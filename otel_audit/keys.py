@@ -19,6 +19,7 @@ from typing import Any, Final
 from otel_audit.errors import ConfigError
 from otel_audit.keyfile import shown
 from otel_audit.notes import ED25519, SigningKey
+from otel_audit.paths import sync_directory
 
 __all__ = ["DEFAULT_NAME", "VARIABLE", "create", "exclusive", "key_path", "load", "next_key", "replace", "resolve"]
 
@@ -84,7 +85,7 @@ def create(path: Path, name: str) -> SigningKey:
         except BaseException:
             path.unlink()
             raise
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
     return key
 
 
@@ -171,7 +172,7 @@ def replace(path: Path) -> Path:
     _put(kept, content)
     with _file_errors(path, "replaced"):
         _beside(path, _NEXT).replace(path)
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
     return kept
 
 
@@ -267,15 +268,7 @@ def _put(path: Path, text: str) -> None:
             with contextlib.suppress(OSError):
                 Path(name).unlink()
             raise
-        _sync_directory(path.parent)
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync_directory(path.parent)
 
 
 @contextlib.contextmanager

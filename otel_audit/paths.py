@@ -1,4 +1,4 @@
-"""Where the archive and the high-water marks are, by the environment."""
+"""Where the archive and the high-water marks are, by the environment, and their directories on the disk."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from otel_audit.errors import ConfigError
 
-__all__ = ["archive_path", "default_archive", "high_water_directory"]
+__all__ = ["archive_path", "default_archive", "high_water_directory", "sync_directory"]
 
 
 def default_archive() -> Path:
@@ -43,3 +43,12 @@ def high_water_directory(given: Any = None, environ: Mapping[str, str] = os.envi
     if not isinstance(given, (str, os.PathLike)) or not os.fspath(given):
         raise ConfigError(f"high_water={given!r} is no path", "give a directory apart from the archive's, or False")
     return Path(given).expanduser().absolute()
+
+
+def sync_directory(directory: Path) -> None:
+    """Bring a directory's entries to the disk."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -13,13 +13,14 @@ from typing import Final, Literal
 import apsw
 
 from otel_audit import forksafe
-from otel_audit.archive.files import check_regular, make_private, prepare_file, sync_directory, uri_path
+from otel_audit.archive.files import check_regular, make_private, prepare_file, uri_path
 from otel_audit.archive.leaf import seal
 from otel_audit.archive.library import check_library
 from otel_audit.archive.ownedlock import OwnedLock
 from otel_audit.archive.remedies import is_full, remedy
 from otel_audit.archive.space import spend
 from otel_audit.errors import ArchiveError, IntegrityError
+from otel_audit.paths import sync_directory
 
 __all__ = ["APPLICATION_ID", "SCHEMA_VERSION", "Database", "archive_errors", "connect_to_read", "schema", "transaction"]
 

@@ -19,7 +19,6 @@ __all__ = [
     "prepare_file",
     "refuse_network_file_system",
     "size_on_disk",
-    "sync_directory",
     "uri_path",
 ]
 
@@ -60,15 +59,6 @@ def make_private(path: Path) -> None:
             status = file.lstat()
             if stat.S_ISREG(status.st_mode) and status.st_mode & 0o077 and status.st_uid == os.geteuid():
                 file.chmod(0o600)
-
-
-def sync_directory(directory: Path) -> None:
-    """Bring a directory's entries to the disk."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def refuse_network_file_system(directory: Path) -> None:

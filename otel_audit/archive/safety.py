@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 
 from otel_audit.errors import ArchiveError
+from otel_audit.paths import sync_directory
 
 __all__ = ["check_directory", "check_files", "companions", "give_to_owner", "make_directory", "warn_of_group"]
 
@@ -28,15 +29,7 @@ def make_directory(directory: Path) -> None:
         directory = directory.parent
     for one in reversed(missing):
         one.mkdir(mode=0o700, exist_ok=True)  # another process may do so now
-        _sync(one.parent)
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync_directory(one.parent)
 
 
 def check_directory(directory: Path) -> None:

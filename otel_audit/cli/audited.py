@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from otel_audit.cli.group import typed_arguments
-from otel_audit.cli.safe import escape
 from otel_audit.errors import ArchiveError
+from otel_audit.safe import escape
 
 if TYPE_CHECKING:
     from otel_audit.archive.administration import Own

@@ -8,10 +8,10 @@ import click
 
 from otel_audit.archive.query import open_archive
 from otel_audit.cli.options import archive_option, chosen_archive
-from otel_audit.cli.safe import escape
 from otel_audit.cli.signing import chosen_key, key_option
 from otel_audit.errors import ArchiveError
 from otel_audit.notes import sign_note
+from otel_audit.safe import escape
 
 __all__ = ["command"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 
-from otel_audit.cli.safe import escape
+from otel_audit.safe import escape
 
 __all__ = ["log_to_stderr"]
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from otel_audit.cli.options import archive_option, chosen_archive
-from otel_audit.cli.safe import escape, json_text
 from otel_audit.cli.terminal import standard_output
 from otel_audit.cli.values import Duration, Seconds
+from otel_audit.safe import escape, json_text
 
 if TYPE_CHECKING:
     from otel_audit.doctor.findings import Finding

@@ -12,10 +12,10 @@ import click
 
 from otel_audit.cli.audited import audited, given
 from otel_audit.cli.options import archive_option, chosen_archive
-from otel_audit.cli.safe import escape, json_text
 from otel_audit.cli.subject import chosen_subject, pseudonym_option
 from otel_audit.cli.values import Recorded, Seconds
 from otel_audit.errors import ArchiveError
+from otel_audit.safe import escape, json_text
 
 if TYPE_CHECKING:
     from otel_audit.archive.administration import Administration

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from otel_audit.cli.safe import json_text
+from otel_audit.safe import json_text
 
 __all__ = ["FLAT", "NAMES", "lookup", "plain_text", "select", "similar"]
 

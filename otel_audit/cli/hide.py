@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from otel_audit.cli.safe import escape
 from otel_audit.record import Actor, AuditRecord, Target, Value
+from otel_audit.safe import escape
 
 __all__ = ["HIDDEN", "without_address"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from otel_audit.cli.fields import plain_text
-from otel_audit.cli.safe import escape
 from otel_audit.record import AuditRecord, to_json
+from otel_audit.safe import escape
 
 __all__ = ["notes", "other_actor"]
 

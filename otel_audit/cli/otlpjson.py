@@ -12,9 +12,9 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 
 from otel_audit.archive.query import Archive, Row
 from otel_audit.cli.hide import without_address
-from otel_audit.cli.safe import json_text
 from otel_audit.errors import ArchiveError
 from otel_audit.otlp import Profile, decode, encode, frame, read_log, shipped, stream_attribute
+from otel_audit.safe import json_text
 
 if TYPE_CHECKING:
     from otel_audit.fleet.fleet import Fleet

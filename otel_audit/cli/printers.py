@@ -8,8 +8,8 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from otel_audit.archive.query import Row
 from otel_audit.cli.fields import FLAT, lookup, plain_text, select
-from otel_audit.cli.safe import json_text, spreadsheet_cell
 from otel_audit.record import AuditRecord, to_json
+from otel_audit.safe import json_text, spreadsheet_cell
 
 __all__ = ["CsvPrinter", "JsonPrinter", "LinePrinter", "OtlpPrinter", "Printer"]
 

@@ -11,11 +11,11 @@ import click
 from otel_audit.archive.query import open_archive
 from otel_audit.cli.audited import audited, given
 from otel_audit.cli.options import archive_option, chosen_archive
-from otel_audit.cli.safe import escape, json_text
 from otel_audit.cli.sizes import size_text
 from otel_audit.cli.terminal import standard_output
 from otel_audit.cli.values import Recorded
 from otel_audit.errors import ConfigError
+from otel_audit.safe import escape, json_text
 
 if TYPE_CHECKING:
     from pathlib import Path

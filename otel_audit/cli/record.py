@@ -11,10 +11,10 @@ import click
 
 from otel_audit.catalog import Outcome
 from otel_audit.cli.options import archive_option, chosen_archive
-from otel_audit.cli.safe import escape, json_text
 from otel_audit.cli.values import Host, Moment
 from otel_audit.errors import InvalidRecord
 from otel_audit.record import Session, rfc3339
+from otel_audit.safe import escape, json_text
 
 __all__ = ["command"]
 

@@ -8,8 +8,8 @@ import click
 
 from otel_audit.archive.query import open_archive
 from otel_audit.cli.options import archive_option, chosen_archive
-from otel_audit.cli.safe import escape
 from otel_audit.cli.values import Recorded, Whole
+from otel_audit.safe import escape
 
 __all__ = ["command"]
 

@@ -11,9 +11,9 @@ import click
 
 from otel_audit._version import __version__
 from otel_audit.cli.group import LazyGroup
-from otel_audit.cli.safe import escape
 from otel_audit.cli.values import ArchiveFile
 from otel_audit.errors import AuditError
+from otel_audit.safe import escape
 
 __all__ = ["EPILOG", "command_line", "run"]
 

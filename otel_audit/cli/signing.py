@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from otel_audit.cli.safe import escape
 from otel_audit.errors import AuditError, ConfigError
+from otel_audit.safe import escape
 
 if TYPE_CHECKING:
     from otel_audit.notes import SigningKey, Verifier

@@ -17,12 +17,12 @@ from otel_audit.cli.audited import audited_source, given
 from otel_audit.cli.buckets import edges
 from otel_audit.cli.layout import fitted
 from otel_audit.cli.options import chosen_source, filter_options, make_filter, source_option
-from otel_audit.cli.safe import escape, json_text
 from otel_audit.cli.terminal import Terminal, standard_output
 from otel_audit.cli.times import shown_time
 from otel_audit.cli.values import Whole
 from otel_audit.opening import Statistics, open_source, statistics
 from otel_audit.record import rfc3339
+from otel_audit.safe import escape, json_text
 
 __all__ = ["command"]
 

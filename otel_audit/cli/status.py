@@ -15,13 +15,13 @@ from otel_audit.archive.query import open_archive
 from otel_audit.archive.space import Level, Space, level_of, look, shortage
 from otel_audit.archive.status import DestinationStatus, Status
 from otel_audit.cli.options import archive_option, chosen_archive
-from otel_audit.cli.safe import escape, json_text
 from otel_audit.cli.sizes import size_text
 from otel_audit.cli.terminal import standard_output
 from otel_audit.cli.times import age, shown_time
 from otel_audit.cli.values import Duration
 from otel_audit.disk_settings import resolve_disk
 from otel_audit.record import rfc3339
+from otel_audit.safe import escape, json_text
 
 __all__ = ["command"]
 

@@ -17,12 +17,12 @@ from otel_audit.archive.database import archive_errors
 from otel_audit.archive.query import Archive, open_archive
 from otel_audit.cli.audited import audited, given
 from otel_audit.cli.options import archive_option, chosen_archive
-from otel_audit.cli.safe import json_text
 from otel_audit.cli.subject import chosen_subject, pseudonym_option
 from otel_audit.cli.values import Recorded
 from otel_audit.errors import ArchiveError, ConfigError
 from otel_audit.otlp import decode
 from otel_audit.record import rfc3339, to_json
+from otel_audit.safe import json_text
 
 if TYPE_CHECKING:
     from otel_audit.archive.ranges import Range

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Final
 from otel_audit.cli.fields import lookup, plain_text
 from otel_audit.cli.layout import Column, Layout, wrapped
 from otel_audit.cli.notes import notes, other_actor
-from otel_audit.cli.safe import escape
 from otel_audit.cli.terminal import Terminal, standard_output
 from otel_audit.cli.times import shorter_forms, shown_time
 from otel_audit.record import AuditRecord, to_json
+from otel_audit.safe import escape
 
 if TYPE_CHECKING:
     from rich.console import Console

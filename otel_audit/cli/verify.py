@@ -14,12 +14,12 @@ from otel_audit.archive.query import open_archive
 from otel_audit.cli.audited import audited, given, not_recorded, recording
 from otel_audit.cli.checking import CheckingCommand, progress_bar, root_option
 from otel_audit.cli.options import archive_option, chosen_archive
-from otel_audit.cli.safe import escape, json_text
 from otel_audit.cli.signing import verifier_option
 from otel_audit.cli.terminal import standard_output
 from otel_audit.cli.values import Beginning, NoteFile, ProducerKeyText
 from otel_audit.integrity_settings import resolve_integrity
 from otel_audit.record import rfc3339
+from otel_audit.safe import escape, json_text
 
 if TYPE_CHECKING:
     from otel_audit.archive.against import Comparison

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from otel_audit.cli.checking import CheckingCommand, root_option
-from otel_audit.cli.safe import escape, json_text
 from otel_audit.cli.signing import verifier_option
 from otel_audit.cli.terminal import standard_output
 from otel_audit.errors import ConfigError, IntegrityError
 from otel_audit.record import rfc3339, to_json
+from otel_audit.safe import escape, json_text
 
 if TYPE_CHECKING:
     from otel_audit.archive.proof import Proved

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from otel_audit.archive.files import sync_directory
 from otel_audit.errors import ConfigError
+from otel_audit.paths import sync_directory
 
 __all__ = ["new_file", "refuse_existing"]
 

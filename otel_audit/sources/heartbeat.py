@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from otel_audit.archive.files import sync_directory
 from otel_audit.archive.safety import make_directory
 from otel_audit.errors import ConfigError
 from otel_audit.forksafe import ForkAware, register
+from otel_audit.paths import sync_directory
 
 __all__ = ["Heartbeat", "Life"]
 

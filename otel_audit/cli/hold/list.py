@@ -11,10 +11,10 @@ from otel_audit.archive.database import archive_errors
 from otel_audit.archive.query import open_archive
 from otel_audit.cli.audited import audited, given
 from otel_audit.cli.options import archive_option, chosen_archive
-from otel_audit.cli.safe import escape, json_text
 from otel_audit.cli.terminal import standard_output
 from otel_audit.cli.times import shown_time
 from otel_audit.record import rfc3339
+from otel_audit.safe import escape, json_text
 
 if TYPE_CHECKING:
     from otel_audit.archive.holds import Hold

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from otel_audit.cli.options import archive_option, chosen_archive
-from otel_audit.cli.safe import escape, json_text
 from otel_audit.cli.values import Host
+from otel_audit.safe import escape, json_text
 
 if TYPE_CHECKING:
     from otel_audit.prosody.importing import Summary

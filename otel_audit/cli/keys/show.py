@@ -8,9 +8,9 @@ import click
 
 from otel_audit.cli.audited import recording
 from otel_audit.cli.options import archive_option, chosen_archive
-from otel_audit.cli.safe import escape
 from otel_audit.cli.signing import key_option, record_key, required_key
 from otel_audit.cli.terminal import standard_output
+from otel_audit.safe import escape
 
 __all__ = ["command"]
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from otel_audit.cli.safe import escape, json_text, spreadsheet_cell
+from otel_audit.safe import escape, json_text, spreadsheet_cell
 from tests.command_line import HOSTILE
 
 TEXT = st.text() | st.sampled_from(sorted(HOSTILE.values()))
