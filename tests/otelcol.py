@@ -16,6 +16,7 @@ from typing import Any, Final, Self
 
 from otel_audit.archive.against import compare
 from otel_audit.archive.query import open_archive
+from tests import children
 from tests.archive_material import wait_until
 from tests.collector_build import needed
 
@@ -147,21 +148,12 @@ class Otelcol:
     def stop(self) -> None:
         """Stop as an operator does; killed where it takes too long."""
         process, self._process = self._process, None
-        if process is None:
-            return
-        process.terminate()
-        try:
-            process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        children.stop(process, _STOP_SECONDS)
 
     def kill(self) -> None:
         """Kill it, as a machine that crashes does."""
         process, self._process = self._process, None
-        assert process is not None
-        process.kill()
-        process.wait()
+        children.kill(process)
 
     def metric(self, name: str) -> float:
         """Return the sum of one of its own metrics over all labels; 0 where it has none."""

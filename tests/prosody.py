@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import socket
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Self
 
 import pytest
+
+from tests import children
 
 __all__ = ["HOST", "MODULES", "Prosody", "free_port", "needs_prosody"]
 
@@ -123,19 +124,12 @@ class Prosody:
     def stop(self) -> None:
         """Stop in order."""
         process, self._process = self._process, None
-        if process is not None:
-            process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_SECONDS)
-            process.kill()
-            process.wait()
+        children.stop(process, _SECONDS)
 
     def kill(self) -> None:
         """Kill it, as a crash does."""
         process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.wait()
+        children.kill(process)
 
     def _accepts(self) -> bool:
         try:

@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import Self
 
+from tests import children
+
 __all__ = ["Rotel"]
 
 _START_SECONDS = 15.0
@@ -113,21 +115,12 @@ class Rotel:
     def stop(self) -> None:
         """Stop as an operator does, so that what it holds is forwarded; killed where it takes too long."""
         process, self._process = self._process, None
-        if process is None:
-            return
-        process.terminate()
-        try:
-            process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        children.stop(process, _STOP_SECONDS)
 
     def kill(self) -> None:
         """Kill it, as a machine that crashes does: what it holds is lost."""
         process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.wait()
+        children.kill(process)
 
 
 def _binary() -> Path | None:
