@@ -56,6 +56,8 @@ def fetch_report(self: Task[Any, Any], name: str) -> None:
 
 def main() -> None:
     """Send two tasks on behalf of a user."""
+    if len(sys.argv) != 3:
+        sys.exit("usage: python -m examples.celery_jobs USER NAME")
     user, name = sys.argv[1:]
     with bound_contextvars(user=user, session=otel_audit.Session(type="http", ip="203.0.113.7")):
         send_report.delay(name)

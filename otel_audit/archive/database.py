@@ -214,7 +214,7 @@ class Database(forksafe.ForkAware):
         if self._must_exist and not self.path.exists():
             raise ArchiveError(
                 f"there is no archive at {self.path}",
-                "give --archive or set OTEL_AUDIT_ARCHIVE to where the application records",
+                "give --archive or set OTEL_AUDIT_ARCHIVE to where the application records; the first record makes it",
             )
         check_regular(self.path)
 

@@ -35,9 +35,8 @@ _STEP: Final = 256
     "--format",
     "format",
     type=click.Choice(FORMATS),
-    default="jsonl",
     help="JSON lines as of show, CSV, Parquet (needs --output), OCSF 1.9, CEF:0 or the Elastic Common Schema."
-    "  [default: jsonl]",
+    "  [default: what --output ends with, such as .csv, else jsonl]",
 )
 @click.option(
     "-O",
@@ -49,17 +48,24 @@ _STEP: Final = 256
     " complete.  [default: standard output]",
 )
 @source_option
-def command(*, archive: str | None, format: Format, file: str | None, **chosen: Any) -> None:
+def command(*, archive: str | None, format: Format | None, file: str | None, **chosen: Any) -> None:
     """Write the records of a host or a user, or all, oldest first, in the form that another program takes.
 
     Records that are committed meanwhile are not included. On a terminal, standard error shows how much is done.
     """
     wanted = make_filter(chosen)
-    _check(format, file)
+    form = format or _format_of(file)
+    _check(form, file)
     with open_source(chosen_source(archive)) as opened:
         audited_source(opened.path if isinstance(opened, Archive) else None, "export", **given())
         with _progress(opened, wanted, file) as watched:
-            _write(watched(opened.query(wanted, oldest_first=True)), format, file)
+            _write(watched(opened.query(wanted, oldest_first=True)), form, file)
+
+
+def _format_of(file: str | None) -> Format:
+    """Return the format that the file's name ends with: nobody expects JSON lines in a file ``logins.csv``."""
+    suffix = Path(file or "").suffix[1:].lower()
+    return next((form for form in FORMATS if form == suffix), "jsonl")
 
 
 def _check(format: Format, file: str | None) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from inspect import Parameter, signature
+from pathlib import Path
 from typing import Any, Final, get_args
 
 import structlog
@@ -19,7 +21,18 @@ from otel_audit.integrations.web import late_user
 from otel_audit.logger import Arguments, AuditLogger
 from otel_audit.record import Target
 
-__all__ = ["RESULT", "Attempt", "Custom", "Event", "Judge", "Name", "Targeted", "exception_name", "response_status"]
+__all__ = [
+    "RESULT",
+    "Attempt",
+    "Custom",
+    "Event",
+    "Judge",
+    "Name",
+    "Targeted",
+    "exception_name",
+    "module_of",
+    "response_status",
+]
 
 Name = str | Callable[..., Any]
 Targeted = str | Target | Callable[..., Any]
@@ -41,6 +54,18 @@ def response_status(result: object) -> int | None:
         if isinstance(status, int) and not isinstance(status, bool) and 100 <= status <= 599:
             return int(status)
     return None
+
+
+def module_of(function: object) -> str | None:
+    """Return the module of a function; of the program that was started, the name that it is imported by."""
+    name: str | None = getattr(function, "__module__", None)
+    if name != "__main__":
+        return name
+    main = sys.modules.get(name)
+    spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+    if spec is not None:  # python -m
+        return str(spec.name).removesuffix(".__main__")
+    return Path(file).stem if file else name
 
 
 def exception_name(error: BaseException) -> str:

@@ -16,7 +16,7 @@ from inspect import (
 from typing import Any, ParamSpec, TypeVar, cast
 
 from otel_audit.errors import ConfigError
-from otel_audit.integrations.attempts import Attempt, Custom, Event, Judge, Name, Targeted
+from otel_audit.integrations.attempts import Attempt, Custom, Event, Judge, Name, Targeted, module_of
 from otel_audit.logger import AuditLogger
 from otel_audit.provider import get_logger
 
@@ -78,7 +78,7 @@ def wrap(event: Event, function: Callable[P, R]) -> Callable[P, R]:
         known = signature(lambda *_, **__: None)  # some functions written in C have none
     if not any(each.kind is Parameter.VAR_KEYWORD for each in known.parameters.values()):
         event.check(frozenset(known.parameters))
-    logger = event.logger or get_logger(getattr(function, "__module__", None) or "audited")
+    logger = event.logger or get_logger(module_of(function) or "audited")
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:

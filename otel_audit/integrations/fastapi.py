@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import Depends, Request, Response
 
-from otel_audit.integrations.attempts import Custom, Event, Name, Targeted
+from otel_audit.integrations.attempts import Custom, Event, Name, Targeted, module_of
 from otel_audit.integrations.audited import failed
 from otel_audit.logger import AuditLogger
 from otel_audit.provider import get_logger
@@ -46,7 +46,7 @@ def audited(
     event = Event(type, logger=logger, target=target, user=user, custom=custom, outcome=None)
 
     async def dependency(request: Request, response: Response) -> AsyncIterator[None]:
-        source = getattr(request.scope.get("endpoint"), "__module__", None) or "fastapi"
+        source = module_of(request.scope.get("endpoint")) or "fastapi"
         attempt = event.attempt({**request.path_params, "request": request}, event.logger or get_logger(source))
         try:
             yield

@@ -85,6 +85,23 @@ def test_a_file(archive: Path, tmp_path: Path, form: str) -> None:
         assert (folder / "x").read_text("utf-8") == again
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "begins"),
+    [
+        ("all.csv", (), "sequence,"),
+        ("ALL.CEF", (), "CEF:0|"),
+        ("all.txt", (), '{"sequence": 1'),
+        ("all.csv", ("--format", "jsonl"), '{"sequence": 1'),
+    ],
+)
+def test_the_name_says_the_format(
+    archive: Path, tmp_path: Path, name: str, options: tuple[str, ...], begins: str
+) -> None:
+    """What the file's name ends with is its format, unless another one is given or it is none."""
+    otel_audit("export", "-O", tmp_path / name, *options, "--archive", archive)
+    assert (tmp_path / name).read_text().startswith(begins)
+
+
 def test_no_file_is_replaced(archive: Path, tmp_path: Path) -> None:
     """A file that is there, a dangling link and a directory are refused, and stay as they are."""
     file, link = tmp_path / "there.csv", tmp_path / "link"

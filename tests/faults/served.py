@@ -19,6 +19,7 @@ _broker = Path(os.environ.get("FAULTS_BROKER", "unused"))
 tasks = Celery("faults", broker="filesystem://", set_as_current=False)
 tasks.conf.update(
     broker_transport_options={
+        "control_folder": str(_broker / "control"),
         "data_folder_in": str(_broker),
         "data_folder_out": str(_broker),
         "polling_interval": 0.02,

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Coroutine, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,6 +33,32 @@ class HttpError(Exception):
     """What frameworks raise for a status."""
 
     status_code = 403
+
+
+@pytest.mark.parametrize(
+    ("words", "source"),
+    [
+        (("-m", "shop.web"), "shop.web"),
+        (("-m", "shop"), "shop"),
+        (("shop/web.py",), "web"),
+        (("-c", "import shop.web; shop.web.run()"), "shop.web"),
+    ],
+)
+def test_the_source_of_a_program(tmp_path: Path, words: tuple[str, ...], source: str) -> None:
+    """However a program is started, its source is the name of its module, and never ``__main__``."""
+    program = (
+        "from otel_audit.integrations.attempts import module_of\n"
+        "def run():\n    print(module_of(run))\n"
+        "if __name__ == '__main__':\n    run()\n"
+    )
+    (tmp_path / "shop").mkdir()
+    for name in ("__init__", "__main__", "web"):
+        (tmp_path / "shop" / f"{name}.py").write_text("" if name == "__init__" else program)
+    path = f"{tmp_path}:{Path(__file__).parents[2]}"
+    done = subprocess.run(
+        [sys.executable, *words], cwd=tmp_path, env={"PYTHONPATH": path}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"{source}\n"
 
 
 def test_success_and_failure(tape: Tape) -> None:

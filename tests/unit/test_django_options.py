@@ -15,7 +15,7 @@ from opentelemetry.sdk.resources import Resource
 
 from otel_audit.config import Config, Settings
 from otel_audit.errors import ConfigError
-from otel_audit.integrations.django.checks import check_middleware, check_setting
+from otel_audit.integrations.django.checks import check_archive, check_middleware, check_setting
 from otel_audit.integrations.django.command_line import command_environment
 from otel_audit.integrations.django.management.commands import audit as command
 from otel_audit.integrations.django.options import read_options
@@ -73,6 +73,19 @@ def test_the_middleware_is_checked() -> None:
     assert (warning.id, warning.is_serious()) == ("otel_audit.W001", False)
     with override_settings(OTEL_AUDIT={"HOST": "x"}):
         call_command("check")
+
+
+@pytest.mark.parametrize("archive", ["audit.db", Path("data/audit.db")])
+def test_a_relative_archive_is_warned_of(archive: object) -> None:
+    """A path that depends on where a process was started is warned of; an absolute one, or none, is not."""
+    with override_settings(OTEL_AUDIT={"HOST": "x", "ARCHIVE": archive}):
+        (warning,) = check_archive()
+    assert (warning.id, warning.is_serious(), warning.hint) == (
+        "otel_audit.W002", False, f"write BASE_DIR / {str(archive)!r}"
+    )  # fmt: skip
+    for right in ({"HOST": "x", "ARCHIVE": Path("/srv/audit.db")}, {"ARCHIVE": "~/audit.db"}, {"HOST": "x"}, None):
+        with override_settings(OTEL_AUDIT=right):
+            assert check_archive() == []
 
 
 def test_the_command_line_is_told_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

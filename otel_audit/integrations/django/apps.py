@@ -6,7 +6,7 @@ from django.apps import AppConfig
 from django.core import checks
 from django.core.signals import setting_changed
 
-from otel_audit.integrations.django.checks import check_middleware, check_setting
+from otel_audit.integrations.django.checks import check_archive, check_middleware, check_setting
 from otel_audit.integrations.django.options import forget_options, provider_settings
 from otel_audit.provider import configure_late
 
@@ -27,6 +27,7 @@ class AuditConfig(AppConfig):
 
         configure_late(provider_settings)
         checks.register(check_setting, self.label)
+        checks.register(check_archive, self.label)
         checks.register(check_middleware, self.label)
         setting_changed.connect(forget_options)
         accounts.connect()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from django.conf import settings
@@ -11,7 +14,7 @@ from django.utils.module_loading import import_string
 from otel_audit.errors import AuditError
 from otel_audit.integrations.django.options import SETTING, read_options
 
-__all__ = ["check_middleware", "check_setting"]
+__all__ = ["check_archive", "check_middleware", "check_setting"]
 
 MIDDLEWARE: Final = "otel_audit.integrations.django.middleware.AuditMiddleware"
 
@@ -23,6 +26,22 @@ def check_setting(**_: Any) -> list[CheckMessage]:
     except AuditError as error:
         return [Error(error.message, hint=error.hint or None, obj=f"settings.{SETTING}", id="otel_audit.E001")]
     return []
+
+
+def check_archive(**_: Any) -> list[CheckMessage]:
+    """Return a warning where the archive's path is relative: servers, cron and ``manage.py`` may start elsewhere."""
+    given = getattr(settings, SETTING, None)
+    path = given.get("ARCHIVE") if isinstance(given, Mapping) else None
+    if not isinstance(path, (str, os.PathLike)) or Path(path).expanduser().is_absolute():
+        return []
+    return [
+        Warning(
+            f"ARCHIVE={os.fspath(path)!r} is relative: what starts in another folder records into another archive",
+            hint=f"write BASE_DIR / {os.fspath(path)!r}",
+            obj=f"settings.{SETTING}",
+            id="otel_audit.W002",
+        )
+    ]
 
 
 def check_middleware(**_: Any) -> list[CheckMessage]:
