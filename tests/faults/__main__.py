@@ -16,12 +16,11 @@ import time
 from pathlib import Path
 
 from tests.bench.machine import describe
+from tests.bench.page import put
 from tests.faults.frame import Outcome
 from tests.faults.injection import unmount_below
 from tests.faults.load import PERIOD
 from tests.faults.table import as_markdown, as_text
-
-_BEGIN, _END = "<!-- table: begin -->", "<!-- table: end -->"
 
 
 def main() -> int:
@@ -55,10 +54,8 @@ def main() -> int:
         print(as_text(outcomes))
     if arguments.markdown is not None:
         page = arguments.markdown.read_text(encoding="utf-8")
-        before, _, rest = page.partition(_BEGIN)
-        after = rest.partition(_END)[2]
-        tables = as_markdown(outcomes, machine)
-        arguments.markdown.write_text(f"{before}{_BEGIN}\n\n{tables}\n{_END}{after}", encoding="utf-8")
+        page = put(page, "table", as_markdown(outcomes, machine))
+        arguments.markdown.write_text(page, encoding="utf-8")
     return 0 if all(outcome.as_promised for outcome in outcomes) else 1
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from random import Random
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from otel_audit.attributes import RECORD_ID, SEQUENCE_NUMBER
 from otel_audit.errors import AuditError
@@ -145,10 +145,10 @@ def read_told(file: Path, tag: str) -> Iterator[Told]:
 
 def read_received(file: Path) -> Iterator[tuple[int, bytes]]:
     """Yield sequence and id of each record that the collector took, repetitions included."""
-    return _lines(file, _RECEIVED)
+    yield from _lines(file, _RECEIVED)
 
 
-def _lines(file: Path, line: struct.Struct) -> Iterator[tuple[int, ...]]:
+def _lines(file: Path, line: struct.Struct) -> Iterator[tuple[Any, ...]]:
     with file.open("rb") as lines:
         while block := lines.read(line.size * _BLOCK):
             # What was cut off by the end of a process says nothing.
