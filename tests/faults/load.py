@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -39,6 +38,7 @@ class Beside:
     def __init__(self, path: Path) -> None:
         self._path = path
         self.shown = path.with_name("shown")
+        self.followed = False
         self.verified: list[tuple[int, str]] = []
         self._report = path.with_name("report")
         self.show = self._start(self.shown, "show", "-f", "-n", "all", "-o", "jsonl", "--fields", "sequence")
@@ -68,12 +68,13 @@ class Beside:
             self.verify = self._start(self._report, "verify")
 
     def finish(self, last: int) -> None:
-        """Wait until the last record is shown and the last verification ended, then interrupt ``show -f``."""
+        """Wait until the last record is shown and the last verification ended, then end ``show -f``."""
         deadline = time.monotonic() + DRAIN
         while time.monotonic() < deadline and self.show.poll() is None and _last(self.shown) < last:
             time.sleep(TICK)
-        self.show.send_signal(signal.SIGINT)
-        self.show.wait(30)
+        self.followed = self.show.poll() is None
+        # Not by SIGINT, which whoever was started in the background of a shell ignores.
+        self.show.terminate()
         self.verify.wait(DRAIN)
         self.look(again=False)
 
@@ -162,6 +163,7 @@ def _judge(stage: Stage, path: Path, ledger: Ledger, beside: Beside, watch: Watc
     failed, answered = ledger.notes.count("failed"), ledger.notes.count("answered")
     outcome.figures.append(f"the collector failed {failed:,} of {failed + answered:,} requests")
     outcome.demand(failed, "the collector failed at no request")
+    outcome.demand(beside.followed, f"`show -f` ended with {beside.show.returncode}")
     check_shown(path, beside.shown, outcome)
     bad = [report for status, report in beside.verified if status]
     outcome.figures.append(f"{len(beside.verified):,} runs of `verify` beside the writers, {len(bad)} found a fault")
