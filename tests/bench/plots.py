@@ -67,7 +67,10 @@ def draw(rows: Sequence[Row], file: Path) -> None:
         axes.set_xlabel("records in the archive, millions")
         axes.set_ylabel(shown[0].unit)
         axes.set_xlim(left=0)
-        axes.set_ylim(bottom=0, top=max(value for row in shown for _, value in row.series) * 1.25)
+        # Room for the legend above the lines.
+        room = 2.0 if len(shown) > 1 else 1.25
+        axes.set_ylim(bottom=0, top=max(value for row in shown for _, value in row.series) * room)
+        axes.yaxis.set_major_formatter("{x:,.10g}")
         axes.grid(alpha=0.3)
         if len(shown) > 1:
             axes.legend(fontsize="small", loc="upper left")
