@@ -101,7 +101,8 @@ def load(stage: Stage) -> None:
         writers = [crew.start(under_load(path, endpoint, gate, seconds), tag) for tag in TAGS]
         with Beside(path) as beside:
             watch = _watch(stage, crew, gate, beside, writers)
-            crew.listen(DRAIN, until=lambda: ledger.notes.count("delivered") == len(TAGS))
+            # Each says so, or that it did not come to that.
+            crew.listen(DRAIN, until=lambda: sum("delivered" in note for note in ledger.notes) == len(TAGS))
             watch.samples.append(_sample(path, writers, beside))
             for writer in writers:
                 outcome.demand(crew.reap(writer) == 0, "a writer did not end properly")
