@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from tests.archive_material import connect
+from tests.children import kill, stop
 from tests.faults.checks import check_archive, restart
 from tests.faults.frame import Stage
 from tests.faults.ledger import Crew, Ledger
@@ -51,8 +52,7 @@ class Beside:
     def __exit__(self, *_: object) -> None:
         """End both."""
         for process in (self.show, self.verify):
-            process.kill()
-            process.wait()
+            kill(process)
 
     def _start(self, output: Path, *arguments: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "otel_audit", "--archive", str(self._path), *arguments]
@@ -74,7 +74,7 @@ class Beside:
             time.sleep(TICK)
         self.followed = self.show.poll() is None
         # Not by SIGINT, which whoever was started in the background of a shell ignores.
-        self.show.terminate()
+        stop(self.show, 10.0)
         self.verify.wait(DRAIN)
         self.look(again=False)
 

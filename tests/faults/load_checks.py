@@ -23,7 +23,7 @@ __all__ = ["Sample", "Watch", "check_calls", "check_delivered", "check_flat", "c
 USUAL_LOG: Final = 64 * 2**20
 """Bytes that the write-ahead log is cut to when it is begun anew."""
 LARGEST_LOG: Final = 2**30
-"""Bytes of it at any time: SQLite begins it anew at a moment without any reader, for which it has to wait beside three."""
+"""Bytes of it at any time: SQLite begins it anew at a moment without any reader, a rare one beside three."""
 MOST_MEMORY: Final = 300.0
 """MB of any process: Python, its libraries, and 64 MB of pages for each of its connections."""
 LONG: Final = 300.0
