@@ -15,9 +15,12 @@ from typing import Final
 
 from tests.bench.archives import archives
 from tests.bench.callers import committed, committed_slowly, queued
+from tests.bench.growth import growth
 from tests.bench.machine import describe
 from tests.bench.measure import Sizes, progress
 from tests.bench.memory import memory
+from tests.bench.page import put
+from tests.bench.plots import as_section, draw
 from tests.bench.signing import signing
 from tests.bench.start import start
 from tests.bench.table import Row, as_markdown, as_text
@@ -38,6 +41,7 @@ FULL: Final = Sizes(
     small=100_000,
     waiting=1_000_000,
     starts=21,
+    growth=(1_000_000, 5_000_000, 10_000_000),
 )
 QUICK: Final = Sizes(
     rounds=7,
@@ -51,7 +55,10 @@ QUICK: Final = Sizes(
     small=100_000,
     waiting=100_000,
     starts=9,
+    growth=(500_000, 1_000_000),
 )
+
+PICTURE: Final = "growth.png"
 
 SECTIONS: Final[dict[str, Callable[[Sizes, Path], list[Row]]]] = {
     "queued": queued,
@@ -60,6 +67,7 @@ SECTIONS: Final[dict[str, Callable[[Sizes, Path], list[Row]]]] = {
     "sustained": sustained,
     "tasks": tasks,
     "archive": archives,
+    "growth": growth,
     "tree": tree,
     "sign": signing,
     "verify": verifying,
@@ -72,10 +80,12 @@ def main() -> int:
     """Measure what the command line asks for; return 0 unless something could not be measured."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument(
-        "--quick", action="store_true", help="smaller sizes, about 2 minutes; the full run takes about 15"
+        "--quick", action="store_true", help="smaller sizes, about 2 minutes; the full run takes about 25"
     )
     parser.add_argument("--only", choices=SECTIONS, action="append", metavar="NAME", help=", ".join(SECTIONS))
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table with the machine there too")
+    parser.add_argument(
+        "--markdown", type=Path, metavar="FILE", help="put tables and machine into this page, the plot beside it"
+    )
     parser.add_argument(
         "--directory", type=Path, default=_disk(), help="where to make temporary archives, up to 10 GB (%(default)s)"
     )
@@ -97,9 +107,21 @@ def main() -> int:
     if failed:
         print(f"\nCould not be measured (see above): {', '.join(failed)}")
     if arguments.markdown is not None:
-        command = "make bench" if not arguments.quick else "python -m tests.bench --quick"
-        arguments.markdown.write_text(as_markdown(rows, machine, command=command), encoding="utf-8")
+        _write(
+            arguments.markdown, rows, machine, "make bench" if not arguments.quick else "python -m tests.bench --quick"
+        )
     return 1 if failed else 0
+
+
+def _write(page: Path, rows: list[Row], machine: list[tuple[str, str]], command: str) -> None:
+    """Put what was measured into a page, between its marks, and the plot beside it; what else stands there stays."""
+    text = page.read_text(encoding="utf-8") if page.exists() else "# Performance\n"
+    if table := [row for row in rows if not row.series]:
+        text = put(text, "figures", as_markdown(table, machine, command=command))
+    if grown := [row for row in rows if row.series]:
+        text = put(text, "growth", as_section(grown, machine, picture=PICTURE))
+        draw(grown, page.with_name(PICTURE))
+    page.write_text(text, encoding="utf-8")
 
 
 def _disk() -> Path:

@@ -24,10 +24,10 @@ from tests.bench.measure import Sizes, alternate, pair_ratio, progress
 from tests.bench.population import DAY, FREQUENT, HOSTS, SPREAD, USERS, Filler, Population
 from tests.bench.table import Goal, Row
 
-__all__ = ["archives"]
+__all__ = ["BLOCK", "Criteria", "archives", "insert_rate", "query_time"]
 
 _LOOKUPS: Final = 20
-_BLOCK: Final = RUN
+BLOCK: Final = RUN
 """Records of a block of inserts: folding is dearer towards the end of a run, so a block has to span a whole one."""
 _HOUR: Final = DAY // 24
 _FAST: Final = 5.0
@@ -63,10 +63,10 @@ def _inserts(sizes: Sizes, large: Population, small: Population, paths: dict[str
         shutil.copyfile(paths["small"], copy)
         with copy.open("rb") as file:
             os.fsync(file.fileno())
-        return _insert_rate(copy, list(islice(small.records(small.size + 1), _BLOCK)))
+        return insert_rate(copy, list(islice(small.records(small.size + 1), BLOCK)))
 
     def at_large() -> float:
-        return _insert_rate(paths["large"], list(islice(further, _BLOCK)))
+        return insert_rate(paths["large"], list(islice(further, BLOCK)))
 
     progress("inserts")
     figures = alternate({"large": at_large, "small": at_small}, sizes.rounds)
@@ -77,11 +77,11 @@ def _inserts(sizes: Sizes, large: Population, small: Population, paths: dict[str
         other=median(figures["small"]),
         ratio=pair_ratio(figures["large"], figures["small"]),
         goal=Goal(ratio_at_least=0.9),
-        note=f"Blocks of {_BLOCK:,} through the queue, with fsync and the folding into look-up tables; {note}",
+        note=f"Blocks of {BLOCK:,} through the queue, with fsync and the folding into look-up tables; {note}",
     )
 
 
-def _insert_rate(path: Path, made: list[tuple[AuditRecord, bytes]]) -> float:
+def insert_rate(path: Path, made: list[tuple[AuditRecord, bytes]]) -> float:
     """Return how many records a second an archive takes, from opening it until they are committed and folded."""
     began = time.perf_counter()
     writer = Filler(path)
@@ -131,8 +131,8 @@ def _look_up(
     chance = random.Random(1)
     figures = alternate(
         {
-            "large": lambda: _query_time(*large, criteria, chance, expected),
-            "small": lambda: _query_time(*small, criteria, chance, expected),
+            "large": lambda: query_time(*large, criteria, chance, expected),
+            "small": lambda: query_time(*small, criteria, chance, expected),
         },
         sizes.rounds,
     )
@@ -149,7 +149,7 @@ def _look_up(
 def _ordinary_user(sizes: Sizes, archive: Archive, population: Population) -> Row:
     chance = random.Random(2)
     expected = min(50, int(sizes.large / USERS * 0.9))
-    figures = alternate({"large": lambda: _query_time(archive, population, _anybody, chance, expected)}, sizes.rounds)
+    figures = alternate({"large": lambda: query_time(archive, population, _anybody, chance, expected)}, sizes.rounds)
     return Row(
         figure=f"last 50 of one of {USERS:,} users, at {sizes.large:,} records",
         unit="ms",
@@ -159,7 +159,7 @@ def _ordinary_user(sizes: Sizes, archive: Archive, population: Population) -> Ro
     )
 
 
-def _query_time(
+def query_time(
     archive: Archive, population: Population, criteria: Criteria, chance: random.Random, expected: int
 ) -> float:
     """Return the median milliseconds of a look-up, decoded records included."""

@@ -34,6 +34,7 @@ class Sizes:
     small: int
     waiting: int
     starts: int
+    growth: tuple[int, ...]
 
 
 def progress(text: str) -> None:

@@ -33,6 +33,7 @@ class Row:
         ratio: Median of the ratios of neighbouring blocks.
         goal: What is to be reached; None for a mere comparison.
         note: What a reader must know to judge the figure.
+        series: Sizes of the archive, in records, and the figure at each, for a plot.
     """
 
     figure: str
@@ -42,12 +43,14 @@ class Row:
     ratio: float | None = None
     goal: Goal | None = None
     note: str = ""
+    series: tuple[tuple[int, float], ...] = ()
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Self:
         """Return the row that `asdict` made plain."""
         goal = document.pop("goal")
-        return cls(**document, goal=Goal(**goal) if goal else None)
+        series = tuple((size, value) for size, value in document.pop("series"))
+        return cls(**document, goal=Goal(**goal) if goal else None, series=series)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -69,9 +72,10 @@ class Row:
         """Return the texts of the columns."""
         met = {None: "", True: "yes", False: "NO"}[self.met]
         ratio = "" if self.ratio is None else f"{self.ratio:.2f}"
-        return (self.figure, self._value(self.ours), self._value(self.other), ratio, self._goal(), met)
+        return (self.figure, self.value(self.ours), self.value(self.other), ratio, self._goal(), met)
 
-    def _value(self, value: float | None) -> str:
+    def value(self, value: float | None) -> str:
+        """Return a value as text, with the unit; empty where there is none."""
         return "" if value is None else f"{value:,.{_DECIMALS[self.unit]}f} {self.unit}"
 
     def _goal(self) -> str:
@@ -107,10 +111,8 @@ def as_text(rows: Sequence[Row]) -> str:
 
 
 def as_markdown(rows: Sequence[Row], machine: Iterable[tuple[str, str]], *, command: str) -> str:
-    """Return a page with the machine, the table, the shortfalls and the notes."""
+    """Return a part of a page with the machine, the table, the shortfalls and the notes."""
     lines = [
-        "# Performance",
-        "",
         f"Written by `{command}`. Each pair was measured side by side in one run: alternating blocks after a warm-up,",
         "a fresh user and session for each call, garbage collection on. *ours* and *other* are medians of the blocks,",
         "*ratio* is the median of the ratios of neighbouring blocks.",

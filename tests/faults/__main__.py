@@ -16,11 +16,11 @@ import time
 from pathlib import Path
 
 from tests.bench.machine import describe
+from tests.bench.page import put
 from tests.faults.frame import Outcome
 from tests.faults.injection import unmount_below
+from tests.faults.load import PERIOD
 from tests.faults.table import as_markdown, as_text
-
-_BEGIN, _END = "<!-- table: begin -->", "<!-- table: end -->"
 
 
 def main() -> int:
@@ -31,6 +31,9 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="fewer cycles, about two minutes")
     parser.add_argument("--only", choices=EXPERIMENTS, action="append", metavar="NAME", help=", ".join(EXPERIMENTS))
     parser.add_argument("--cycles", type=int, help="so many of each experiment that --only names")
+    parser.add_argument(
+        "--minutes", type=float, help="how long `load` lasts, instead of 30, or 20 seconds with --quick"
+    )
     parser.add_argument("--seed", type=int, default=1, help="of the random numbers (%(default)s)")
     parser.add_argument(
         "--markdown", type=Path, metavar="FILE", help="put the tables into this page, between its marks"
@@ -51,10 +54,8 @@ def main() -> int:
         print(as_text(outcomes))
     if arguments.markdown is not None:
         page = arguments.markdown.read_text(encoding="utf-8")
-        before, _, rest = page.partition(_BEGIN)
-        after = rest.partition(_END)[2]
-        tables = as_markdown(outcomes, machine)
-        arguments.markdown.write_text(f"{before}{_BEGIN}\n\n{tables}\n{_END}{after}", encoding="utf-8")
+        page = put(page, "table", as_markdown(outcomes, machine))
+        arguments.markdown.write_text(page, encoding="utf-8")
     return 0 if all(outcome.as_promised for outcome in outcomes) else 1
 
 
@@ -62,8 +63,11 @@ def _apart(name: str, arguments: argparse.Namespace) -> Outcome:
     """Run an experiment in a process of its own, so that none inherits another's threads, patches or limits."""
     command = [sys.executable, "-m", "tests.faults", "--here", "--only", name, "--seed", str(arguments.seed)]
     command += ["--directory", str(arguments.directory), *(["--quick"] if arguments.quick else [])]
-    if arguments.cycles is not None:
-        command += ["--cycles", str(arguments.cycles)]
+    cycles = arguments.cycles
+    if arguments.minutes is not None and name == "load":
+        cycles = max(1, round(arguments.minutes * 60 / PERIOD))
+    if cycles is not None:
+        command += ["--cycles", str(cycles)]
     with tempfile.TemporaryDirectory(prefix="otel-audit-faults-", dir=arguments.directory) as folder:
         try:
             environment = _environment(Path(folder))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
-from tests.faults import beside, clocks, crash_states, damage, disks, forks, kills, locks, power, syscalls, teeth
+from tests.faults import beside, clocks, crash_states, damage, disks, forks, kills, load, locks, power, syscalls, teeth
 from tests.faults.collectors import COLLECTORS
 from tests.faults.frame import Experiment
 from tests.faults.fuzz import FUZZING
@@ -103,6 +103,10 @@ _ALL: Final = (
     Experiment(
         name="edits", fault="random edits of rows, tables, schema, whole files",
         run=damage.edits, full=100_000, quick=2_000,
+    ),
+    Experiment(
+        name="load", fault="ten seconds of load: 4 processes, a failing collector, `show -f` and `verify` beside",
+        run=load.load, full=180, quick=2,
     ),
     *COLLECTORS,
     *FUZZING,

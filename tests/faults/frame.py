@@ -35,6 +35,7 @@ class Outcome:
         duplicated: Deliveries of a record beyond the first.
         detected: Cycles in which damage was found and named; None where nothing was damaged.
         wrong: What else was not as specified, in words; the first ones.
+        figures: What was measured, in words.
         skipped: Why it could not be done here; empty where it was.
         seconds: How long it took.
     """
@@ -49,6 +50,7 @@ class Outcome:
     duplicated: int = 0
     detected: int | None = None
     wrong: list[str] = field(default_factory=list)
+    figures: list[str] = field(default_factory=list)
     skipped: str = ""
     seconds: float = 0.0
 

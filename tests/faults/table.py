@@ -70,4 +70,5 @@ def _remarks(outcomes: Sequence[Outcome]) -> list[str]:
     head = f"otel_audit: {cycles:,} faults, {told:,} records acknowledged, {sum(each.lost for each in ours):,} lost."
     wrong = [f"- {outcome.name}: {text}" for outcome in ours for text in outcome.wrong]
     failed = [f"- {outcome.name}: not as promised" for outcome in outcomes if not outcome.as_promised]
-    return [head, *([""] if wrong or failed else []), *failed, *wrong]
+    figures = [f"- {outcome.name}: {text}" for outcome in ours for text in outcome.figures]
+    return [head, *([""] if figures or wrong or failed else []), *failed, *wrong, *figures]
