@@ -28,7 +28,7 @@ demo: venv  ## run the example service through an outage of its collector
 test: venv  ## run all tests
 	$(BIN)/python -m pytest
 
-faults: venv  ## try to lose a record in every way; write what came of it to docs/reliability.md (an hour)
+faults: venv  ## try to lose a record in every way; write what came of it to docs/reliability.md (an hour, and half an hour of load)
 	$(BIN)/python -m tests.faults --markdown docs/reliability.md
 
 lint: venv  ## check style, format, types and layers
