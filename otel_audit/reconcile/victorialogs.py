@@ -128,9 +128,12 @@ class _Logs:
 
 
 def _line(line: bytes) -> Mapping[str, Any]:
-    value = json.loads(line)
-    if not isinstance(value, Mapping):
-        raise ValueError("no object")  # noqa: TRY004 - as json says it
+    try:
+        value = json.loads(line)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(value, Mapping) or not all(isinstance(text, str) for text in value.values()):
+        raise ValueError("no object of texts")
     return value
 
 
