@@ -113,6 +113,8 @@ class _Logs:
             ) as answer:
                 if answer.status_code != 200:
                     text = answer.raw.read(300, decode_content=True).decode("utf-8", "replace").strip()
+                    if self._auth is not None and self._auth[1]:
+                        text = text.replace(self._auth[1], "***")
                     raise ArchiveError(f"{self._base} answered {answer.status_code}: {text}", "check place and user")
                 for line in answer.iter_lines(65_536):
                     if line:

@@ -229,6 +229,14 @@ def test_a_line_nested_too_deeply(filled: Path, monkeypatch: pytest.MonkeyPatch)
             compare(filled, url)
 
 
+def test_a_server_that_tells_the_password(filled: Path) -> None:
+    """What a server says goes into the error, but not the password that it was given."""
+    with server(lambda _query: [{"wrong": "hunter2"}], status=401) as url, pytest.raises(ArchiveError) as caught:
+        compare(filled, url.replace("//", "//shop:hunter2@"))
+    assert "answered 401" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
 def test_nothing_held(filled: Path) -> None:
     """Where nothing is held at all, every record is missing."""
     with server(lambda _query: [{"n": "0", "first": "", "last": ""}]) as url:
