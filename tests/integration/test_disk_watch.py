@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
@@ -346,35 +345,6 @@ def test_the_reserve_is_a_file_of_its_own(what: str, archive_path: Path, caplog:
     with pytest.raises((AuditError, OSError)):
         lay_by(archive_path, 1 << 20, 0)
     assert_sound(archive_path, records=2)
-
-
-def test_a_reserve_that_is_spent_while_it_is_made(archive_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever makes the reserve stops where another process needs the room, and leaves no hole that holds none."""
-    with provider_at(archive_path, disk_reserve=0):
-        pass
-    real, calls, reserve = os.fsync, list[int](), reserve_path(archive_path)
-
-    def fsync(descriptor: int) -> None:
-        real(descriptor)
-        calls.append(descriptor)
-        if len(calls) == 3:
-            assert spend(archive_path)
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    assert not lay_by(archive_path, 6 << 20, 0)
-    assert reserve.stat().st_size == 3 << 19
-
-    def full(_descriptor: int, _content: bytes) -> int:
-        assert spend(archive_path)
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "write", full)
-        with pytest.raises(OSError, match="No space"):
-            lay_by(archive_path, 6 << 20, 0)
-    assert reserve.stat().st_size == 3 << 18
-    assert lay_by(archive_path, 6 << 20, 0)
-    assert reserve.stat().st_size == 6 << 20 <= reserve.stat().st_blocks * 512
 
 
 @pytest.fixture
