@@ -14,7 +14,7 @@ from otel_audit.disk_settings import DiskSettings, resolve_disk
 from otel_audit.errors import ConfigError
 from otel_audit.integrity_settings import resolve_integrity
 from otel_audit.otlp import Profile
-from otel_audit.paths import archive_path, high_water_directory
+from otel_audit.paths import archive_path, file_path, high_water_directory
 from otel_audit.record import Value
 from otel_audit.resource_settings import resolve_resource
 from otel_audit.retention_settings import Retention, resolve_retention
@@ -272,7 +272,7 @@ def _archive(given: Any, environ: Mapping[str, str]) -> Path:
         return archive_path(environ)
     if not isinstance(given, (str, os.PathLike)) or not os.fspath(given):
         raise ConfigError(f"archive={given!r} is no path", "give the path of a file such as 'audit.db'")
-    return Path(given).expanduser()
+    return file_path(given, "archive")
 
 
 def _host(given: Any, environ: Mapping[str, str]) -> str | None:

@@ -188,14 +188,17 @@ def shipped(otlp: bytes, record_id: str, sequence: int, stream: bytes) -> bytes:
 
     Args:
         otlp: The stored ``LogRecord``.
-        record_id: The record's id.
+        record_id: The record's id; of other producers' records any text.
         sequence: Its position in the archive.
         stream: The archive's id as an encoded attribute, see `stream_attribute`.
     """
     identity = record_id.encode()
     number = varint(sequence)
+    own = len(identity) == _ID_SIZE
     content = b"".join((
-        otlp, _RECORD_ID, identity, _LOG_RECORD_UID, identity,
+        otlp,
+        _RECORD_ID if own else _head(keys.RECORD_ID, len(identity)), identity,
+        _LOG_RECORD_UID if own else _head(keys.LOG_RECORD_UID, len(identity)), identity,
         _SEQUENCE[len(number)], number, stream,
     ))  # fmt: skip
     return b"\x12" + varint(len(content)) + content
@@ -211,8 +214,9 @@ def _sequence_head(size: int) -> bytes:
     return b"\x32" + varint(len(pair) + size) + pair
 
 
-_RECORD_ID: Final = _head(keys.RECORD_ID, 36)
-_LOG_RECORD_UID: Final = _head(keys.LOG_RECORD_UID, 36)
+_ID_SIZE: Final = 36
+_RECORD_ID: Final = _head(keys.RECORD_ID, _ID_SIZE)
+_LOG_RECORD_UID: Final = _head(keys.LOG_RECORD_UID, _ID_SIZE)
 _SEQUENCE: Final = tuple(_sequence_head(size) for size in range(11))
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from otel_audit.errors import ConfigError
 
-__all__ = ["archive_path", "default_archive", "high_water_directory", "sync_directory"]
+__all__ = ["archive_path", "default_archive", "file_path", "high_water_directory", "sync_directory"]
+
+_URL: Final = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
 
 
 def default_archive() -> Path:
@@ -20,9 +23,33 @@ def default_archive() -> Path:
 
 
 def archive_path(environ: Mapping[str, str] = os.environ) -> Path:
-    """Return the archive's path by the environment: ``OTEL_AUDIT_ARCHIVE``, else the default."""
+    """Return the archive's path by the environment: ``OTEL_AUDIT_ARCHIVE``, else the default.
+
+    Raises:
+        ConfigError: It is a URL.
+    """
     given = environ.get("OTEL_AUDIT_ARCHIVE")
-    return Path(given).expanduser() if given else default_archive()
+    return file_path(given, "OTEL_AUDIT_ARCHIVE") if given else default_archive()
+
+
+def file_path(given: str | os.PathLike[str], shown: str) -> Path:
+    """Return the path of an archive's file.
+
+    Args:
+        given: The path.
+        shown: What it was given by.
+
+    Raises:
+        ConfigError: It is a URL: folders would be made of it, named by the password that it may hold.
+    """
+    scheme = _URL.match(os.fspath(given))
+    if scheme is not None:
+        # Nothing else of it is quoted, either.
+        raise ConfigError(
+            f"{shown} is a URL ({scheme[1]}://…), and no archive's file",
+            "give the path of a file; show, stats and export read a fleet by --archive clickhouse://…",
+        )
+    return Path(given).expanduser()
 
 
 def high_water_directory(given: Any = None, environ: Mapping[str, str] = os.environ) -> Path | None:

@@ -24,6 +24,7 @@ _RANGES: Final = 1_000
 """Most ranges of missing records that are kept."""
 _ALWAYS: Final = (-(2**63), 2**63 - 1)
 _COLUMNS: Final = "record_id, otlp, resource.resource, scope"
+_DEAD: Final = "SELECT sequence FROM dead_letter WHERE (?1 IS NULL OR destination = ?1) AND sequence BETWEEN ?2 AND ?3"
 _PAGE: Final = "SELECT sequence, record_id, otlp IS NULL, time FROM record WHERE sequence BETWEEN ? AND ?"
 
 
@@ -90,8 +91,8 @@ def compare_held(
 
     Args:
         archive: The archive.
-        read: Reads what the receiver holds; called after the archive's end is known, so that what is recorded
-            meanwhile is no matter.
+        read: Reads what the receiver holds; called after it is known how far archive and delivery came, so that what
+            is recorded or delivered meanwhile is no matter.
         keep: Most faults to keep, and most further copies; all are counted.
         destination: The destination that the receiver got its records from; None: whichever is furthest.
         between: The first and the last time of what is compared, nanoseconds since the epoch.
@@ -104,10 +105,41 @@ def compare_held(
     with archive.database as connection, archive_errors(archive.path):
         head = int(connection.execute("SELECT max(sequence) FROM record").get or 0)
     comparing = _Comparing(archive, head, keep, between)
+    comparing.begin(destination)
     for held in read():
         comparing.held(held)
     comparing.rest(destination, missing, progress)
     return comparing.result()
+
+
+class _Marks:
+    """Marks of sequences, a bit for each.
+
+    In pages: nothing is kept where there are none, however large the sequences are, and one page in common where there
+    are all.
+    """
+
+    def __init__(self) -> None:
+        self._pages: dict[int, bytearray | bytes] = {}
+
+    def add(self, sequence: int) -> bool:
+        """Mark a sequence; False where it was marked."""
+        page, bit = divmod(sequence, _STEP)
+        marks = self._pages.get(page)
+        if marks is None:
+            marks = self._pages[page] = bytearray(_STEP // 8)
+        if marks[bit >> 3] >> (bit & 7) & 1:
+            return False
+        assert isinstance(marks, bytearray)  # noqa: S101 - of a full page every bit is set
+        marks[bit >> 3] |= 1 << (bit & 7)
+        if marks[bit >> 3] == 0xFF and marks == _FULL:
+            self._pages[page] = _FULL
+        return True
+
+    def __contains__(self, sequence: int) -> bool:
+        page, bit = divmod(sequence, _STEP)
+        marks = self._pages.get(page)
+        return marks is not None and bool(marks[bit >> 3] >> (bit & 7) & 1)
 
 
 class _Comparing:
@@ -115,9 +147,9 @@ class _Comparing:
         self._archive = archive
         self._head = head
         self._first, self._last = between
-        # A bit for each record, in pages: nothing is kept where there are none, however large the sequences are, and
-        # one page in common where there are all.
-        self._seen: dict[int, bytearray | bytes] = {}
+        self._seen = _Marks()
+        self._dead = _Marks()
+        self._cursor = head
         self._faults = Faults(keep)
         self._doubles = Faults(keep)
         self._gaps: list[Range] = []
@@ -130,6 +162,16 @@ class _Comparing:
             self._matching, self._foreign, self._waiting, self._missing, self._removed, doubles.count,
             tuple(self._gaps), tuple(faults.kept), faults.count, tuple(doubles.kept),
         )  # fmt: skip
+
+    def begin(self, destination: str | None) -> None:
+        """Note what waits for its delivery now: what is delivered later may come behind what the receiver tells."""
+        with self._archive.database as connection, archive_errors(self._archive.path):
+            cursor = connection.execute(
+                "SELECT max(cursor) FROM destination WHERE ?1 IS NULL OR name = ?1", (destination,)
+            ).get
+            self._cursor = self._head if cursor is None else int(cursor)
+            for (number,) in connection.execute(_DEAD, (destination, 0, self._head)):
+                self._dead.add(number)
 
     def held(self, held: Held) -> None:
         """Compare a record that the receiver holds."""
@@ -149,7 +191,7 @@ class _Comparing:
         if row is None or len(row[0]) != 16 or str(uuid.UUID(bytes=row[0])) != held.record_id:
             self._faults.add("export-unknown", place, f"the archive has another record, or none, as {sequence}")
             return
-        again = not self._mark(sequence)
+        again = not self._seen.add(sequence)
         if again:
             self._doubles.add("export-doubled", place, f"record {sequence} of the archive")
         if row[1] is None:
@@ -172,25 +214,6 @@ class _Comparing:
         row = self._row(sequence) if sequence < 2**63 else None
         return row is not None and len(row[0]) == 16 and str(uuid.UUID(bytes=row[0])) == record_id
 
-    def _mark(self, sequence: int) -> bool:
-        """Note that a record is there; False where that was known."""
-        page, bit = divmod(sequence, _STEP)
-        seen = self._seen.get(page)
-        if seen is None:
-            seen = self._seen[page] = bytearray(_STEP // 8)
-        if seen[bit >> 3] >> (bit & 7) & 1:
-            return False
-        assert isinstance(seen, bytearray)  # noqa: S101 - of a full page every bit is set
-        seen[bit >> 3] |= 1 << (bit & 7)
-        if seen[bit >> 3] == 0xFF and seen == _FULL:
-            self._seen[page] = _FULL
-        return True
-
-    def _was_seen(self, sequence: int) -> bool:
-        page, bit = divmod(sequence, _STEP)
-        seen = self._seen.get(page)
-        return seen is not None and bool(seen[bit >> 3] >> (bit & 7) & 1)
-
     def rest(
         self,
         destination: str | None,
@@ -198,32 +221,19 @@ class _Comparing:
         progress: Callable[[int, int], None],
     ) -> None:
         """Find the records that the receiver lacks: those that it was sent, and those that still wait."""
-        with self._archive.database as connection, archive_errors(self._archive.path):
-            cursor = connection.execute(
-                "SELECT max(cursor) FROM destination WHERE ?1 IS NULL OR name = ?1", (destination,)
-            ).get
-            cursor = self._head if cursor is None else int(cursor)
         window: Range | None = (0, 0)
         while window is not None:
             with self._archive.database as connection, archive_errors(self._archive.path):
                 window = next_window(connection, window[1] + 1, self._head, _STEP)
                 rows: Any = [] if window is None else connection.execute(_PAGE, window).fetchall()
-                dead: set[Any] = set()
-                if window is not None:
-                    dead.update(
-                        number
-                        for (number,) in connection.execute(
-                            "SELECT sequence FROM dead_letter WHERE (?1 IS NULL OR destination = ?1)"
-                            " AND sequence BETWEEN ?2 AND ?3",
-                            (destination, *window),
-                        )
-                    )
+                for (number,) in () if window is None else connection.execute(_DEAD, (destination, *window)):
+                    self._dead.add(number)
             lacking = []
             for sequence, record_id, removed, time in rows:
                 # What was removed may have been so before it was sent.
-                if removed or not self._first <= time <= self._last or self._was_seen(sequence):
+                if removed or not self._first <= time <= self._last or sequence in self._seen:
                     continue
-                if sequence > cursor or sequence in dead:
+                if sequence > self._cursor or sequence in self._dead:
                     self._waiting += 1
                     continue
                 lacking.append(sequence)

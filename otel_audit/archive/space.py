@@ -129,6 +129,8 @@ def spend(archive: Path, *, own: bool = False) -> bool:
 def lay_by(archive: Path, size: int, least: int) -> bool:
     """Make the reserve where it is missing or spent, and the disk has room; return whether it is whole.
 
+    Where somebody spends it meanwhile, that is the end of it for now: the room is needed for records.
+
     Args:
         archive: The archive's file.
         size: Bytes of the reserve.
@@ -143,7 +145,8 @@ def lay_by(archive: Path, size: int, least: int) -> bool:
     if space.free - (size - (space.reserve or 0)) < least:
         return False
     path = reserve_path(archive)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    # What is appended leaves no hole, however short the file has become meanwhile.
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     descriptor = os.open(path, flags, 0o600)
     try:
         give_to_owner(descriptor, archive)
@@ -154,11 +157,15 @@ def lay_by(archive: Path, size: int, least: int) -> bool:
     try:
         while position < size:
             # Random, so that no file system can make it smaller.
-            position += os.pwrite(descriptor, os.urandom(min(_CHUNK, size - position)), position)
+            position += os.write(descriptor, os.urandom(min(_CHUNK, size - position)))
             os.fsync(descriptor)
+            present = os.fstat(descriptor).st_size
+            if present < position:
+                return False
+            position = present
     except BaseException:
         with contextlib.suppress(OSError):
-            os.ftruncate(descriptor, before)
+            os.ftruncate(descriptor, min(before, os.fstat(descriptor).st_size))
         raise
     finally:
         os.close(descriptor)

@@ -75,13 +75,21 @@ def chosen_archive(given: str | None) -> Path:
 
 
 def chosen_source(given: str | None) -> str | Path:
-    """Return the location of a fleet where the option names one, else the archive's path as `chosen_archive` does."""
+    """Return the location of a fleet where the option names one, else the archive's path as `chosen_archive` does.
+
+    Raises:
+        ConfigError: It is another URL.
+    """
     if given is not None:
         if "://" in given:
             from otel_audit.fleet.location import is_fleet  # start-up time: for what looks like a fleet
 
             if is_fleet(given):
                 return given
+            if not os.path.lexists(given):
+                from otel_audit.paths import file_path  # likewise
+
+                return file_path(given, "--archive")
         return Path(given)
     from otel_audit.paths import archive_path  # start-up time
 

@@ -119,6 +119,15 @@ def examine_files(path: Path) -> Iterator[Finding]:
                     "they read records, or change them",
                     f"chmod 600 {file}",
                 )
+    for file in (path, *companions(path)):
+        if file.is_file() and not os.access(file, os.W_OK):
+            yield Finding(
+                "error",
+                "files-read-only",
+                f"{file} cannot be written by user {os.geteuid()}",
+                "nothing can be recorded by this user",
+                "run this as the user of the application, or correct owner and mode",
+            )
     with contextlib.suppress(FileNotFoundError):
         size = Path(f"{path}-wal").stat().st_size
         if size > _LONG_LOG:

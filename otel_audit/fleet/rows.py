@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -21,6 +22,9 @@ COLUMNS: Final = (
 _ADDED: Final = (keys.RECORD_ID, keys.LOG_RECORD_UID, keys.SEQUENCE_NUMBER, keys.SEQUENCE_STREAM_ID)
 """Attributes that shipping adds to the stored bytes."""
 _FIXED: Final = struct.Struct("<Q")
+_DIGITS: Final = re.compile(r"[0-9a-fA-F]{32}")
+_HALF: Final = re.compile(r"[0-9a-fA-F]{16}")
+_END: Final = 2**63
 
 
 class Found(NamedTuple):
@@ -53,13 +57,13 @@ class Found(NamedTuple):
         return b"".join((
             b"\x09", _FIXED.pack(log.time & 0xFFFF_FFFF_FFFF_FFFF),
             b"\x59", _FIXED.pack(log.observed),
-            b"\x10" + varint(log.severity) if log.severity else b"",
+            b"\x10" + varint(log.severity) if log.severity > 0 else b"",
             delimited(3, self.severity_text.encode()) if self.severity_text else b"",
             b"" if log.body is None else delimited(5, delimited(1, str(log.body).encode())),
             *pairs,
             b"\x45" + log.flags.to_bytes(4, "little") if log.flags else b"",
-            delimited(9, bytes.fromhex(log.trace_id)) if log.trace_id else b"",
-            delimited(10, bytes.fromhex(log.span_id)) if log.span_id else b"",
+            delimited(9, bytes.fromhex(log.trace_id)) if _DIGITS.fullmatch(log.trace_id) else b"",
+            delimited(10, bytes.fromhex(log.span_id)) if _HALF.fullmatch(log.span_id) else b"",
             delimited(12, log.event_name.encode()),
         ))  # fmt: skip
 
@@ -80,6 +84,7 @@ def read_found(row: Sequence[Any]) -> Found:
         attributes[keys.ALTERED] = _list(str(attributes[keys.ALTERED]))
     record_id = str(logged.get(keys.RECORD_ID, ""))
     number = str(logged.get(keys.SEQUENCE_NUMBER, ""))
+    sequence = int(number) if number.isdecimal() and len(number) < 20 else 0
     log = LogFields(
         time=time,
         observed=_called(record_id) or time,
@@ -94,7 +99,7 @@ def read_found(row: Sequence[Any]) -> Found:
     )
     return Found(
         record_id,
-        int(number) if number.isdecimal() and len(number) < 20 else 0,
+        sequence if sequence < _END else 0,
         str(logged.get(keys.SEQUENCE_STREAM_ID, "")),
         log,
         severity_text,
@@ -115,9 +120,7 @@ def _list(text: str) -> Value:
 def _called(record_id: str) -> int:
     """Return the time that a UUIDv7 begins with, in nanoseconds; 0 where it is none."""
     digits = record_id.replace("-", "")
-    if len(digits) != 32 or digits[12] != "7":
+    if not _DIGITS.fullmatch(digits) or digits[12] != "7":
         return 0
-    try:
-        return int(digits[:12], 16) * 1_000_000
-    except ValueError:
-        return 0
+    time = int(digits[:12], 16) * 1_000_000
+    return time if time < _END else 0

@@ -16,6 +16,7 @@ __all__ = ["read_table"]
 
 _LOOK: Final = 8_192
 """Rows between two reports of progress."""
+_END: Final = 2**63
 
 
 def read_table(
@@ -45,7 +46,7 @@ def _rows(fleet: Fleet, stream_id: str, first: int, last: int, progress: Callabl
     done = total = 0
     values = {"stream": stream_id}
     condition = f"{attribute(keys.SEQUENCE_STREAM_ID)} = {{stream:String}}"
-    parts = table.parts(max(first, 0), last)
+    parts = table.parts(max(first, 0), min(last + 1, _END))
     for part in parts:
         ((count,),) = connection.rows(
             f"SELECT count() FROM {table.name} PREWHERE {table.between(*part)} WHERE {condition}", values

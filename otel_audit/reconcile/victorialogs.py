@@ -113,6 +113,8 @@ class _Logs:
             ) as answer:
                 if answer.status_code != 200:
                     text = answer.raw.read(300, decode_content=True).decode("utf-8", "replace").strip()
+                    if self._auth is not None and self._auth[1]:
+                        text = text.replace(self._auth[1], "***")
                     raise ArchiveError(f"{self._base} answered {answer.status_code}: {text}", "check place and user")
                 for line in answer.iter_lines(65_536):
                     if line:
@@ -128,9 +130,12 @@ class _Logs:
 
 
 def _line(line: bytes) -> Mapping[str, Any]:
-    value = json.loads(line)
-    if not isinstance(value, Mapping):
-        raise ValueError("no object")  # noqa: TRY004 - as json says it
+    try:
+        value = json.loads(line)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(value, Mapping) or not all(isinstance(text, str) for text in value.values()):
+        raise ValueError("no object of texts")
     return value
 
 

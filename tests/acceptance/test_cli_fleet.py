@@ -158,6 +158,25 @@ def test_what_a_fleet_has_not(server: Server, arguments: tuple[str, ...], said: 
     assert "hunter2" not in otel_audit(*arguments, "--archive", secret, status=2).stderr
 
 
+@pytest.mark.parametrize("command", [("show",), ("status",), ("record", "example.com", "any")])
+@pytest.mark.parametrize("scheme", ["clickhouse", "clickhous"])
+def test_a_url_is_no_file(
+    command: tuple[str, ...], scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a file is meant, a URL makes no folders that are named by its password, nor is that said."""
+    monkeypatch.chdir(tmp_path)
+    secret = f"{scheme}://shop:hunter2@localhost/otel"
+    stderr = otel_audit(*command, status=2, OTEL_AUDIT_ARCHIVE=secret).stderr
+    if scheme != "clickhouse":
+        stderr += otel_audit(*command, "--archive", secret, status=2).stderr
+    with pytest.raises(ConfigError) as caught:
+        library.AuditProvider(archive=secret)
+    stderr += str(caught.value)
+    assert "no archive's file" in stderr
+    assert "hunter2" not in stderr
+    assert not list(tmp_path.glob(f"{scheme}*"))
+
+
 @pytest.mark.parametrize(
     ("rest", "said"),
     [

@@ -124,6 +124,28 @@ def test_the_group_of_the_directory(archive: Path) -> None:
 
 
 @NEEDS_ROOT
+def test_an_archive_that_root_made() -> None:
+    """An archive that root left in the application's directory is told of: it can be read, and takes no record."""
+    with tempfile.TemporaryDirectory(prefix="otel-audit-test-") as shared:
+        path = Path(shared, "archive", "audit.db")
+        Path(shared).chmod(0o755)
+        with provider_at(path, high_water=False) as provider:
+            provider.get_logger("shop").audit("user.login.success", user="alice")
+        os.chown(path.parent, 65_534, 65_534)
+        path.chmod(0o644)
+
+        def work() -> None:
+            os.setgroups([])
+            os.setgid(65_534)
+            os.setuid(65_534)
+            found = [one.what for one in examine(path, None, longest=HOUR) if one.code == "files-read-only"]
+            assert found[0] == f"{path} cannot be written by user 65534", found
+
+        _, status = os.waitpid(forked(work), 0)
+    assert status == 0, "see the traceback on standard error"
+
+
+@NEEDS_ROOT
 def test_an_archive_of_somebody_else() -> None:
     """Run as another user than the archive's, doctor says so, and does nothing."""
     # A directory that every user gets to, unlike pytest's own.

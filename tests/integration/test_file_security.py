@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import os
 import shutil
 import stat
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from otel_audit.archive.query import open_archive
-from otel_audit.archive.space import lay_by, reserve_path
+from otel_audit.archive.space import lay_by, reserve_path, spend
 from otel_audit.delivery.lease import Lease
 from otel_audit.errors import ArchiveError, ConfigError
 from otel_audit.keys import create, load
@@ -315,3 +316,32 @@ def test_the_command_line_tells_without_a_traceback(shared: Path) -> None:
     assert done.stderr.count("\n") <= 2
     assert "everybody can replace files" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_reserve_that_is_spent_while_it_is_made(archive_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever makes the reserve stops where another process needs the room, and leaves no hole that holds none."""
+    with provider_at(archive_path, disk_reserve=0):
+        pass
+    real, calls, reserve = os.fsync, list[int](), reserve_path(archive_path)
+
+    def fsync(descriptor: int) -> None:
+        real(descriptor)
+        calls.append(descriptor)
+        if len(calls) == 3:
+            assert spend(archive_path)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert not lay_by(archive_path, 6 << 20, 0)
+    assert reserve.stat().st_size == 3 << 19
+
+    def full(_descriptor: int, _content: bytes) -> int:
+        assert spend(archive_path)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(OSError, match="No space"):
+            lay_by(archive_path, 6 << 20, 0)
+    assert reserve.stat().st_size == 3 << 18
+    assert lay_by(archive_path, 6 << 20, 0)
+    assert reserve.stat().st_size == 6 << 20 <= reserve.stat().st_blocks * 512

@@ -27,8 +27,9 @@ from otel_audit.cli.audited import audited
 from otel_audit.fleet import fleet as module
 from otel_audit.fleet.fleet import Fleet, open_fleet
 from otel_audit.opening import statistics
+from otel_audit.otlp import read_log
 from tests.archive_material import provider_at
-from tests.clickhouse_material import LAYOUTS, exported_rows, go_text, insert, make_table
+from tests.clickhouse_material import COLUMNS, LAYOUTS, exported_rows, go_text, insert, make_table
 from tests.command_line import HOSTILE
 
 RECORDS = 500
@@ -251,3 +252,41 @@ def test_values_that_become_text(tmp_path: Path, sample: Sample) -> None:
         "float": "1", "small": "1e-7", "large": "1e+21", "negative": "-2.5", "nan": "NaN", "bytes": "AP8=",
         "list": '["a",1,true,null]', "map": '{"a":"eA==","b":1.5,"c":["<é>"]}', "broken": "",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("TraceId", "zz"), ("TraceId", "abc"), ("SpanId", "\x1b[2J"), ("Body", b"\xff"),
+        ("audit.record.id", "ffffffff-ffff-7fff-bfff-ffffffffffff"), ("audit.record.id", "01ARZ3NDEKTSV4RRFFQ69G5FAV"),
+        ("audit.record.id", "-7fffff-"), ("audit.record.id", "é" * 18), ("audit.sequence.number", "9" * 19),
+    ],
+)  # fmt: skip
+def test_rows_that_fit_nothing_are_shown(column: str, value: Any, sample: Sample) -> None:
+    """A row that somebody else wrote, with ids that are none, keeps nobody from seeing it and the others as OTLP."""
+    from otel_audit.cli.otlpjson import request_text
+
+    rows = [dict(zip(COLUMNS, row, strict=True)) for row in list(exported_rows(sample.archive.path))[:2]]
+    if column in COLUMNS:
+        rows[0][column] = value
+    else:
+        rows[0]["LogAttributes"] = {**rows[0]["LogAttributes"], column: value}
+    sample.client.command("DROP TABLE IF EXISTS strange")
+    make_table(sample.client, "strange", "timestamp")
+    insert(sample.client, "strange", [[row[name] for name in COLUMNS] for row in rows])
+    with open_fleet(f"chdb://{sample.engine}?table=strange") as fleet:
+        text = request_text(fleet, show_address=True)
+        shown = [text(row) for row in fleet.rows(Filter())]
+        assert len(shown) == len(list(fleet.query())) == 2
+        if column == "audit.record.id":
+            assert sum(f'{{"stringValue":"{value}"}}' in one.replace(" ", "") for one in shown) == 1
+
+
+def test_a_severity_below_zero(sample: Sample) -> None:
+    """A severity that is none, in a table whose column would take it, is left out."""
+    row = dict(zip(COLUMNS, next(exported_rows(sample.archive.path)), strict=True))
+    make_table(sample.client, "below", "timestamp")
+    sample.client.command("ALTER TABLE below MODIFY COLUMN SeverityNumber Int32")
+    insert(sample.client, "below", [[{**row, "SeverityNumber": -200}[name] for name in COLUMNS]])
+    with open_fleet(f"chdb://{sample.engine}?table=below") as fleet:
+        assert [read_log(one.otlp).severity for one in fleet.rows(Filter())] == [0]

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from otel_audit import Session
 from otel_audit.archive.against import Comparison, compare_held
+from otel_audit.archive.held import Held
 from otel_audit.archive.query import Archive, open_archive
 from otel_audit.delivery.outbox import Outbox, resend, the_destination
 from otel_audit.errors import ConfigError
@@ -200,6 +201,12 @@ def test_a_range_of_time(sample: Sample) -> None:
     assert (found.matching, found.missing) == (9, 1)
 
 
+def test_the_last_moment_of_a_range(sample: Sample) -> None:
+    """A record of the last nanosecond of a range is compared, and not taken for missing."""
+    found = sample.compare(sample.rows, (START + 10 * SECOND, START + 20 * SECOND))
+    assert (found.matching, found.missing) == (11, 0)
+
+
 def test_values_of_every_kind(tmp_path: Path, sample: Sample) -> None:
     """Random values and texts, hostile ones among them, are equal to what the exporter makes of them."""
     path = tmp_path / "audit.db"
@@ -240,6 +247,27 @@ def test_resent(archive_path: Path) -> None:
         assert {record_id for record_id, count in came.items() if count == 2} == {ids[1], ids[2], ids[8]}
         with pytest.raises(ConfigError, match="no destination 'none'"):
             resend(archive_path, "none", [1], "lost")
+
+
+def test_what_is_delivered_meanwhile(archive_path: Path) -> None:
+    """What waited when the backend was asked is not missing, though it was delivered before the answer had come."""
+    with Collector() as collector:
+        with provider_at(archive_path) as provider:
+            for number in range(4):
+                provider.get_logger("m").audit("any", user=str(number))
+        assert ship(archive_path, collector)
+        assert resend(archive_path, "otlp", [2], "lost") == 1
+        with provider_at(archive_path) as provider:
+            provider.get_logger("m").audit("any", user="late")
+
+        def read() -> list[Held]:
+            assert ship(archive_path, collector)
+            return []
+
+        with open_archive(archive_path) as archive:
+            found = compare_held(archive, read, keep=10)
+    assert numbers(found.faults) == [1, 3, 4]
+    assert (found.missing, found.waiting) == (3, 2)
 
 
 def test_destinations(archive_path: Path) -> None:

@@ -210,6 +210,33 @@ def test_answers_that_are_not_whole(filled: Path) -> None:
         compare(filled, url)
 
 
+@pytest.mark.parametrize("value", [1, None, ["x"], {"a": "b"}, True])
+def test_values_that_are_no_text(filled: Path, value: Any) -> None:
+    """A server whose values are no texts is no VictoriaLogs: that is said, whichever field it is."""
+    held = lines(filled)
+    for name in ("severity", "otel_audit.custom.g.v", "n"):
+        strange = [{**held[0], name: value}, *held[1:]]
+        with server(answers(strange, counted=5)) as url, pytest.raises(ArchiveError, match="answers otherwise"):
+            compare(filled, url)
+
+
+def test_a_line_nested_too_deeply(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line that no parser follows is an error that names the server."""
+    real = json.dumps
+    with server(answers(lines(filled))) as url:
+        monkeypatch.setattr(json, "dumps", lambda value: real(value) if isinstance(value, str) else "[" * 200_000)
+        with pytest.raises(ArchiveError, match="answers otherwise"):
+            compare(filled, url)
+
+
+def test_a_server_that_tells_the_password(filled: Path) -> None:
+    """What a server says goes into the error, but not the password that it was given."""
+    with server(lambda _query: [{"wrong": "hunter2"}], status=401) as url, pytest.raises(ArchiveError) as caught:
+        compare(filled, url.replace("//", "//shop:hunter2@"))
+    assert "answered 401" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
 def test_nothing_held(filled: Path) -> None:
     """Where nothing is held at all, every record is missing."""
     with server(lambda _query: [{"n": "0", "first": "", "last": ""}]) as url:
