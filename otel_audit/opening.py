@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 from otel_audit.archive import query
 from otel_audit.archive.filters import Filter
 from otel_audit.archive.query import Archive
+from otel_audit.paths import file_path
 
 if TYPE_CHECKING:
     from otel_audit.archive.stats import Counts, Field
@@ -47,7 +48,7 @@ def open_source(path: str | os.PathLike[str]) -> Archive | Fleet:
             from otel_audit.fleet.fleet import open_fleet  # likewise
 
             return open_fleet(path, os.environ.get(_PASSWORD))
-    return query.open_archive(path)
+    return query.open_archive(file_path(path, "the path"))
 
 
 class Statistics(Protocol):

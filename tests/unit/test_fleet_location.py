@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from otel_audit.errors import ConfigError
 from otel_audit.fleet.location import Location, is_fleet, parse_location, shown_url
 from otel_audit.fleet.rows import read_found
+from otel_audit.opening import open_archive
 
 
 @pytest.mark.parametrize(
@@ -56,6 +57,14 @@ def test_no_password_is_shown(password: str, user: str, rest: str) -> None:
     except ConfigError as error:
         said = str(error)
     assert "hunter2" not in said
+
+
+def test_a_mistyped_scheme_is_no_file() -> None:
+    """An address that is none of a fleet is refused where a file is opened, and its password is not shown."""
+    with pytest.raises(ConfigError) as caught:
+        open_archive("clickhous://u:hunter2@h/d")
+    assert "clickhous://" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
 
 
 def test_rows_that_somebody_altered() -> None:

@@ -323,7 +323,7 @@ def test_settings_that_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ({"integrity_key": path, "integrity_certificate": 5}, "integrity_certificate=5 is no path"),
         ({"integrity_key": path, "integrity_certificate": tmp_path / "gone"}, "cannot be read"),
         ({"integrity_key": tmp_path / "gone"}, "cannot be read"),
-        ({"integrity_key": tmp_path}, "cannot be read"),
+        ({"integrity_key": tmp_path}, "is no regular file"),
         ({"integrity_key": key, "integrity_algorithm": "ES256"}, "has its own algorithm"),
         ({"integrity_key": key, "integrity_certificate": path}, "has its own algorithm"),
     ]
