@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-__all__ = ["ForkAware", "at_end_of_child", "end_child", "register"]
+__all__ = ["ForkAware", "at_end_of_child", "end_child", "members", "register"]
 
 T = TypeVar("T")
 
@@ -51,6 +51,12 @@ def register(member: ForkAware) -> None:
     """Let `member` take part in every later fork, for as long as it lives, in the order of registration."""
     with _registering:
         _members[next(_numbers)] = member
+
+
+def members() -> list[ForkAware]:
+    """Return whoever takes part in forks at present."""
+    with _registering:
+        return list(_members.values())
 
 
 def at_end_of_child(owner: T, function: Callable[[weakref.ref[T]], None]) -> None:

@@ -10,6 +10,7 @@ import apsw
 
 from otel_audit.archive.database import Database, archive_errors
 from otel_audit.archive.leaf import EVENT, commitment, header_digest, leaf_hash
+from otel_audit.archive.logindex import LogIndexLostError
 from otel_audit.archive.merkle import Frontier, peak_ends
 from otel_audit.archive.space import spend
 from otel_audit.errors import IntegrityError
@@ -25,6 +26,8 @@ __all__ = ["Committer", "Floor", "Header", "Make", "MakeGroups", "Row", "Signer"
 
 _RANGES: Final = 4_096
 """Most ranges of own sequences that are told apart; later ones take in other processes' records between them."""
+_ATTEMPTS: Final = 5
+"""How often a commit is tried anew where the log's index is removed each time."""
 _COLUMNS: Final = 19
 _ROW: Final = "(" + ",".join("?" * _COLUMNS) + ")"
 # One statement a chunk: apsw gives up the GIL at every step, and gets it back from a busy caller only after a while.
@@ -105,7 +108,7 @@ class Committer:
     def append_groups(self, make: MakeGroups) -> tuple[int, list[bytes]]:
         """Make records, each with what it is shipped under, and commit them with whatever else is changed meanwhile.
 
-        Where the disk is full, the reserve makes room, and all begins anew.
+        Where the disk is full, or the user's quota, the reserve makes room, and all begins anew.
 
         Returns:
             The first one's sequence, and all leaves.
@@ -114,18 +117,23 @@ class Committer:
             ArchiveError: Nothing was committed; also where a record could not be signed.
             IntegrityError: The archive is another one, or shrank; nothing was committed.
         """
+        lost = 0
         with archive_errors(self.database.path):
             while True:
                 try:
                     return self._append(make)
-                except apsw.FullError:
-                    if not spend(self.database.path, own=self._own):
+                except apsw.Error as error:
+                    if not (self.database.is_full(error) and spend(self.database.path, own=self._own)):
+                        raise
+                except LogIndexLostError:
+                    # Taken back; the next attempt opens the archive anew.
+                    lost += 1
+                    if lost > _ATTEMPTS:
                         raise
 
     def _append(self, make: MakeGroups) -> tuple[int, list[bytes]]:
-        self.database.locked_connection()
-        self._check_file()
         connection = self.database.locked_connection()
+        self._check_file()
         try:
             # Within: an interrupt may come as soon as the transaction has begun.
             connection.execute("BEGIN IMMEDIATE")
@@ -186,9 +194,6 @@ class Committer:
             inode = os.stat(self.database.path).st_ino  # noqa: PTH116 - on the path of every commit
         except FileNotFoundError:
             inode = -1
-        if inode == self.database.inode and not self.database.log_is_there():
-            # Commits would go to a file that nobody finds again. What it holds goes into the archive itself.
-            self.database.rescue()
         if inode != self.database.inode:
             raise IntegrityError(
                 f"the archive {self.database.path} was removed or replaced while it was in use",

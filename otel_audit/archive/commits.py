@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from otel_audit import forksafe
 from otel_audit.archive.commit import Committer, MakeGroups, Row
 from otel_audit.archive.folding import Folding
+from otel_audit.archive.logkeeping import LogKeeping
 
 __all__ = ["Commits", "OnCommit"]
 
@@ -30,6 +31,7 @@ class Commits(forksafe.ForkAware):
         self._committer = committer
         self._on_commit = on_commit
         self._folding = Folding(self._database)
+        self._log_keeping = LogKeeping(self._database)
 
     @property
     def head(self) -> int:

@@ -12,7 +12,8 @@ from typing import Any, Final
 
 import apsw
 
-from otel_audit.archive.database import Database, archive_errors, transaction
+from otel_audit.archive.connecting import transaction
+from otel_audit.archive.database import Database, archive_errors
 from otel_audit.archive.index import ZONE
 from otel_audit.archive.ranges import Range
 from otel_audit.errors import IntegrityError

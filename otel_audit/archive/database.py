@@ -8,30 +8,19 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 import apsw
 
 from otel_audit import forksafe
-from otel_audit.archive.files import check_regular, make_private, prepare_file, uri_path
-from otel_audit.archive.leaf import seal
-from otel_audit.archive.library import check_library
+from otel_audit.archive.connecting import check_version, connect_to_read, connect_to_write
+from otel_audit.archive.files import check_regular
+from otel_audit.archive.logindex import LogIndex, abandon, others_open
 from otel_audit.archive.ownedlock import OwnedLock
 from otel_audit.archive.remedies import is_full, remedy
-from otel_audit.archive.space import spend
 from otel_audit.errors import ArchiveError, IntegrityError
-from otel_audit.paths import sync_directory
 
-__all__ = ["APPLICATION_ID", "SCHEMA_VERSION", "Database", "archive_errors", "connect_to_read", "schema", "transaction"]
-
-APPLICATION_ID: Final = 0x4F41_5544  # "OAUD"
-SCHEMA_VERSION: Final = 2
-# One statement, one state of the file: another process may be making the archive.
-_IDENTITY: Final = (
-    "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_schema)"
-    " FROM pragma_application_id, pragma_user_version"
-)
-_SECOND: Final = "CREATE INDEX received ON record (record_id) WHERE kind = 0"
+__all__ = ["Database", "archive_errors"]
 
 Mode = Literal["read", "write"]
 
@@ -67,11 +56,14 @@ class Database(forksafe.ForkAware):
         self._must_exist = must_exist or mode == "read"
         self._lock = OwnedLock(self._drop)
         self._connection: apsw.Connection | None = None
+        self._index: LogIndex | None = None
+        self._left = False
         self._immutable = False
         self._closed = False
         self.inode = 0
         self._log_inode = 0
         self._log_checked = 0.0
+        self.log_size = 0
         forksafe.register(self)
 
     def __enter__(self) -> apsw.Connection:
@@ -141,6 +133,9 @@ class Database(forksafe.ForkAware):
         """
         if self._immutable and Path(f"{self.path}-wal").exists():
             self._drop()  # somebody writes again
+        if self.log_removed:
+            with archive_errors(self.path):
+                self._leave_log()
         return self._connection or self._open()
 
     def close(self) -> None:
@@ -151,8 +146,21 @@ class Database(forksafe.ForkAware):
             self._drop()
             self._lock.release()
 
-    def log_is_there(self) -> bool:
-        """Tell whether the write-ahead log in use still has its name; whether it is the same file, once a second."""
+    def is_full(self, error: apsw.Error) -> bool:
+        """Tell whether what the connection raised means that there is no room, on the disk or in a quota."""
+        return is_full(error, self._connection.system_errno if self._connection is not None else 0)
+
+    @property
+    def log_removed(self) -> bool:
+        """Whether a connection is open whose log, or its index, is no longer what others find."""
+        return (
+            self._connection is not None
+            and self._index is not None
+            and (self._index.lost() or not self._log_is_there())
+        )
+
+    def _log_is_there(self) -> bool:
+        """Tell whether the log in use still has its name; once a second, whether it is the same file, and its size."""
         now = time.monotonic()
         if now < self._log_checked + 1.0:
             # Not `stat`: a file whose times were asked for gets a new, finer one at the next write (Linux 6.13 and
@@ -160,19 +168,82 @@ class Database(forksafe.ForkAware):
             return os.access(f"{self.path}-wal", os.F_OK)
         self._log_checked = now
         try:
-            return Path(f"{self.path}-wal").stat().st_ino == self._log_inode
+            found = Path(f"{self.path}-wal").stat()
         except FileNotFoundError:
             return False
+        self.log_size = found.st_size
+        self._log_inode = self._log_inode or found.st_ino
+        return found.st_ino == self._log_inode
 
-    def rescue(self) -> None:
-        """Bring what a removed log holds into the archive; the next use begins a new log."""
-        if self._connection is not None:
-            self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_FULL)
-            self._drop()
+    def _leave_log(self) -> None:
+        """Close the connection, whose log or index was removed; the first to notice saves what they hold."""
+        connection, index = self._connection, self._index
+        if connection is None or index is None or connection.in_transaction:
+            return  # a transaction is not interrupted: its commit will be refused
+        if not self.path.exists() or self.path.stat().st_ino != self.inode:
+            return  # the archive itself is another one: whoever commits is told
+        if self.mode == "write":
+            # Others use a removed log, too: without its index they notice.
+            index.give_up()
+            if index.missing:
+                self._save_log(connection)
+        self._drop()
+        self._left = True
+
+    def _save_log(self, connection: apsw.Connection) -> None:
+        """Bring the log into the archive, as it may have been removed with its index.
+
+        It waits for commits that are under way elsewhere. The second process to do it finds nothing left to do. Once
+        somebody has a new index, it would write over what that one has written.
+        """
+        deadline = time.monotonic() + self._patience
+        while True:
+            try:
+                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_FULL)
+            except (apsw.BusyError, apsw.LockedError):
+                # At once, where another process does the same: SQLite does not wait for that.
+                if time.monotonic() > deadline and not Path(f"{self.path}-wal").exists():
+                    raise
+                if time.monotonic() > deadline:
+                    return
+                time.sleep(0.001)
+            else:
+                return
+
+    def _wait_for_others(self) -> None:
+        """Wait until nothing in this process uses a removed index: all its connections share one."""
+        siblings = [each for each in forksafe.members() if isinstance(each, Database) and each.path == self.path]
+        deadline = time.monotonic() + self._patience
+        while (lost := [each for each in siblings if each.log_removed]) or self._left:
+            for each in lost:
+                each.leave_if_idle()
+            self._left = others_open(self.path, [each.present_connection for each in siblings])
+            if self._left and time.monotonic() > deadline:
+                raise ArchiveError(
+                    f"{self.path}-shm was removed, and this process still reads the archive by it",
+                    "let what reads it come to its end, or restart the process",
+                )
+            time.sleep(0.001)
+
+    @property
+    def present_connection(self) -> apsw.Connection | None:
+        """The connection that is open and uses the log that others see; None where there is none."""
+        return None if self.log_removed else self._connection
+
+    def leave_if_idle(self) -> None:
+        """Close the connection, whose log was removed, unless somebody is using it."""
+        with contextlib.suppress(RuntimeError):  # this very thread is
+            if self._lock.acquire(blocking=False):
+                try:
+                    self._leave_log()
+                finally:
+                    self._lock.release()
 
     def _drop(self) -> None:
         if self._connection is not None:
             connection, self._connection = self._connection, None
+            if self._index is not None and self._index.lost():
+                abandon(connection)
             # A disk error here changes nothing: what was committed is in the file or the WAL.
             with contextlib.suppress(apsw.Error):
                 connection.close()
@@ -194,10 +265,12 @@ class Database(forksafe.ForkAware):
     def _open(self) -> apsw.Connection:
         with archive_errors(self.path):
             self._check_place()
+            self._wait_for_others()
             connection = self._open_to_write() if self.mode == "write" else self._open_to_read()
+            self._index = None if self._immutable else LogIndex(self.path)
+            self._log_inode, self._log_checked = 0, 0.0  # to be looked at before the first use
             if self.mode == "write":
-                connection.execute("SELECT 1 FROM sqlite_schema").get  # noqa: B018 - opens the log
-                self._log_inode = Path(f"{self.path}-wal").stat().st_ino
+                connection.set_commit_hook(self._index.guard if self._index else None)
             self.inode = self.path.stat().st_ino
         self._connection = connection
         return connection
@@ -219,49 +292,15 @@ class Database(forksafe.ForkAware):
         check_regular(self.path)
 
     def _open_to_write(self) -> apsw.Connection:
-        while True:
-            try:
-                return self._connect_to_write()
-            except apsw.Error as error:
-                # The log and its index need room, too.
-                if not (is_full(error) and spend(self.path, own=True)):
-                    raise
-
-    def _connect_to_write(self) -> apsw.Connection:
-        check_library()
-        is_new = prepare_file(self.path)
-        connection = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW)
-        connection.set_busy_handler(self._wait_when_busy())
-        # Before anything is changed: the file may belong to another program.
-        _check_version(connection, self.path)
-        if not is_new:
-            make_private(self.path)
-        # For a new file alone. A record takes some 850 bytes: four fit into a page of 4 KiB, nine into one of 8.
-        connection.execute("PRAGMA page_size=8192")
-        # Without it, what pruning frees could be given back only by writing the whole file anew.
-        connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
-        _set_wal(connection, self.busy_timeout)
-        for setting in (
-            # Every connection: what one writes unsynced precedes the next commit in the log, and where that one's fsync
-            # fails, the kernel forgets both, and nobody would write the first again.
-            "synchronous=FULL",
-            "secure_delete=ON",
-            f"cache_size=-{self._cache_kib}",
-            "wal_autocheckpoint=1000",
-            "journal_size_limit=67108864",
-        ):
-            connection.execute(f"PRAGMA {setting}")
-        _migrate(connection, self.path)
-        if is_new:
-            # SQLite syncs the directory for journals and WALs, not for the database itself.
-            sync_directory(self.path.parent)
-        return connection
+        return connect_to_write(
+            self.path, wait=self._wait_when_busy(), timeout=self.busy_timeout, cache_kib=self._cache_kib
+        )
 
     def _open_to_read(self) -> apsw.Connection:
         connection, self._immutable = connect_to_read(self.path)
         connection.set_busy_handler(self._wait_when_busy())
         connection.execute(f"PRAGMA cache_size=-{self._cache_kib}")
-        _check_version(connection, self.path)
+        check_version(connection, self.path)
         return connection
 
     def _wait_when_busy(self) -> Callable[[int], bool]:
@@ -279,39 +318,6 @@ class Database(forksafe.ForkAware):
         return wait
 
 
-def connect_to_read(path: Path) -> tuple[apsw.Connection, bool]:
-    """Return a connection, and whether it takes the file for one that does not change."""
-    check_regular(path)
-    flags = apsw.SQLITE_OPEN_READONLY
-    connection = apsw.Connection(str(path), flags=flags)
-    # The last writer to close has the file to itself for a moment.
-    connection.set_busy_timeout(10_000)
-    try:
-        connection.execute("SELECT 1 FROM sqlite_schema").get  # noqa: B018 - runs the statement
-    except (apsw.CantOpenError, apsw.ReadOnlyError, apsw.IOError) as error:
-        wal = Path(f"{path}-wal")
-        if (isinstance(error, apsw.IOError) and not is_full(error)) or (wal.exists() and wal.stat().st_size):
-            raise
-        # No log, and no right or no room to make one: until one appears, nobody writes.
-        connection.close()
-        return apsw.Connection(f"file:{uri_path(path)}?immutable=1", flags=flags | apsw.SQLITE_OPEN_URI), True
-    return connection, False
-
-
-@contextlib.contextmanager
-def transaction(connection: apsw.Connection) -> Iterator[None]:
-    """Commit what happens within, or take it back where anything is raised."""
-    try:
-        # Within: an interrupt may come as soon as the transaction has begun.
-        connection.execute("BEGIN IMMEDIATE")
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-
-
 @contextlib.contextmanager
 def archive_errors(path: Path) -> Iterator[None]:
     """Turn what SQLite and the file system raise into an `ArchiveError` that says what to do."""
@@ -326,61 +332,3 @@ def archive_errors(path: Path) -> Iterator[None]:
         raise ArchiveError(
             f"{path}: {error.strerror or error}", "check the path, its permissions and the disk"
         ) from error
-
-
-def _set_wal(connection: apsw.Connection, timeout: float) -> None:
-    """Switch to WAL; the switch needs the file alone, and SQLite does not call the busy handler for it."""
-    deadline = time.monotonic() + timeout
-    while True:
-        try:
-            mode = connection.execute("PRAGMA journal_mode=WAL").get
-        except apsw.BusyError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.002)
-            continue
-        if mode != "wal":
-            raise ArchiveError("SQLite cannot use a write-ahead log here", "put the archive on a local disk")
-        return
-
-
-def schema() -> str:
-    """Return the statements that make an archive's tables."""
-    from importlib import resources  # once in an archive's life, and readers need not load it
-
-    return resources.files("otel_audit.archive").joinpath("schema.sql").read_text("utf-8")
-
-
-def _check_version(connection: apsw.Connection, path: Path) -> int:
-    application, version, tables = map(int, connection.execute(_IDENTITY).fetchone() or (0, 0, 0))
-    if application != APPLICATION_ID and (tables or connection.readonly("main")):
-        raise ArchiveError(f"{path} is no audit archive", "give the path of an archive made by otel_audit")
-    if version > SCHEMA_VERSION:
-        raise ArchiveError(
-            f"{path} has schema version {version}, this library knows {SCHEMA_VERSION}", "install a newer otel_audit"
-        )
-    return version
-
-
-def _migrate(connection: apsw.Connection, path: Path) -> None:
-    if _check_version(connection, path) == SCHEMA_VERSION:
-        return
-    with transaction(connection):
-        # Another process may have made the archive meanwhile, or brought it to this version.
-        version = _check_version(connection, path)
-        if version == 1:
-            connection.execute(_SECOND)
-        elif not version:
-            import uuid  # once in an archive's life, and readers need not load it
-
-            connection.execute(schema())
-            archive_id, created = uuid.uuid4().hex, time.time_ns()
-            connection.execute(
-                "INSERT INTO meta VALUES ('archive_id', ?), ('created', ?), ('folded', 0), ('seal', ?)",
-                (archive_id, created, seal(archive_id, created)),
-            )
-            connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-    # The schema must not be in the log alone: without its log, the file would not even be an archive.
-    with contextlib.suppress(apsw.BusyError):  # then another process does it
-        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 import apsw
 
-from otel_audit.archive.database import transaction
+from otel_audit.archive.connecting import transaction
 from otel_audit.errors import ArchiveError
 
 __all__ = [

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+
 import apsw
 
 __all__ = ["is_full", "remedy"]
 
 
-def is_full(error: apsw.Error) -> bool:
-    """Tell whether there was no room on the disk, also for the index of the write-ahead log."""
+def is_full(error: apsw.Error, errno_: int = 0) -> bool:
+    """Tell whether there was no room: on the disk, for the index of the write-ahead log, or in the user's quota.
+
+    Args:
+        error: The error.
+        errno_: What the system said last to the connection; SQLite calls a used up quota a failure of the disk.
+    """
+    if isinstance(error, apsw.IOError) and errno_ == errno.EDQUOT:
+        return True
     return isinstance(error, apsw.FullError) or getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_SHMSIZE
 
 

@@ -33,7 +33,7 @@ from typing import Any, Final
 
 import apsw
 
-from otel_audit.archive.database import APPLICATION_ID, SCHEMA_VERSION, schema
+from otel_audit.archive.connecting import APPLICATION_ID, SCHEMA_VERSION, schema
 from otel_audit.archive.faults import Faults, unreadable_is_a_fault
 from otel_audit.archive.leaf import header_digest, seal
 from otel_audit.archive.vacuum import PENDING

@@ -16,7 +16,8 @@ from typing import Any, Final, NamedTuple
 import apsw
 
 from otel_audit.archive.anchors import Anchors, check_anchors, check_note, read_anchors
-from otel_audit.archive.database import archive_errors, connect_to_read
+from otel_audit.archive.connecting import connect_to_read
+from otel_audit.archive.database import archive_errors
 from otel_audit.archive.faults import UNREADABLE, Faults, unreadable_is_a_fault
 from otel_audit.archive.highwater import HighWater
 from otel_audit.archive.index import RUN

@@ -12,7 +12,8 @@ from typing import Final
 
 import apsw
 
-from otel_audit.archive.database import archive_errors, connect_to_read
+from otel_audit.archive.connecting import connect_to_read
+from otel_audit.archive.database import archive_errors
 from otel_audit.archive.derive import Deriver
 from otel_audit.archive.faults import UNREADABLE, Faults, describe, unreadable_is_a_fault
 from otel_audit.archive.lookups import check_lookups

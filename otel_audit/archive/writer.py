@@ -317,6 +317,7 @@ class Writer(Commits):
                 break
             self._process(batch)
             self._folding.run(idle=not batch)
+            self._log_keeping.run(idle=not batch)
         with self._condition:
             self._thread = None
 

@@ -9,7 +9,8 @@ from typing import Any, Final, NamedTuple
 
 import apsw
 
-from otel_audit.archive.database import Database, archive_errors, transaction
+from otel_audit.archive.connecting import transaction
+from otel_audit.archive.database import Database, archive_errors
 from otel_audit.errors import ConfigError
 from otel_audit.otlp import frame, shipped, stream_attribute
 

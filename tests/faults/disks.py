@@ -6,19 +6,21 @@ import contextlib
 import os
 import resource
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+from otel_audit.archive.query import open_archive
 from tests.archive_material import provider_at
 from tests.faults.checks import check
 from tests.faults.frame import SLACK, Stage
 from tests.faults.injection import Loop, small_tmpfs
 from tests.faults.ledger import Crew, Ledger, Scribe
-from tests.faults.writing import Work, limited, opened, steadily
+from tests.faults.writing import Work, for_ever, limited, opened, steadily
 
-__all__ = ["few_handles", "full_disks", "moved_files", "read_only_disks"]
+__all__ = ["few_handles", "full_disks", "moved_files", "read_only_disks", "removed_log_files"]
 
 DEADLINE = 0.5
 NOBODY = 65_534
@@ -174,6 +176,42 @@ def _closed_to_all(path: Path, child: int) -> Iterator[None]:
 def _without_log(path: Path, child: int) -> Iterator[None]:
     path.with_name(f"{path.name}-wal").unlink()
     yield
+
+
+def removed_log_files(stage: Stage) -> None:
+    """Remove the log, its index, or both under two writers, and start another: nothing is lost, and nothing refused."""
+    stage.repeat(_remove_log_files)
+
+
+def _remove_log_files(stage: Stage) -> None:
+    suffixes = (("-shm",), ("-wal",), ("-wal", "-shm"))[stage.outcome.cycles % 3]
+    path, ledger, outcome = stage.archive(), Ledger(), stage.outcome
+    with Crew(ledger) as crew:
+        for tag, work in (("steady", steadily(path)), ("busy", for_ever(path, stage.outcome.cycles // 3 % 4))):
+            crew.start(work, f"{outcome.cycles}-{tag}")
+            outcome.demand(crew.hear(20), f"the {tag} writer did not begin: {ledger.refused[:1]}")
+        # Only those who write can save what is removed with the log: whoever reads may be the first to notice.
+        crew.start(_reading(path), "reader")
+        for number in range(3):
+            for suffix in suffixes:
+                path.with_name(f"{path.name}{suffix}").unlink(missing_ok=True)
+            crew.start(steadily(path), f"{outcome.cycles}-{number}")
+            crew.listen(stage.chance.uniform(0.02, 0.3))
+    outcome.demand(not ledger.refused, f"{suffixes}: {ledger.refused[:1]}")
+    stage.cycle()
+    check(path, ledger, outcome, deliver=outcome.cycles % 8 == 1)
+
+
+def _reading(path: Path) -> Work:
+    """Return the work of a process that looks at the archive until it is killed."""
+
+    def work(scribe: Scribe) -> None:
+        with open_archive(path) as archive:
+            while True:
+                next(iter(archive.query(limit=1)))
+                time.sleep(0.001)
+
+    return work
 
 
 def read_only_disks(stage: Stage) -> None:

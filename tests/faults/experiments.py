@@ -29,7 +29,7 @@ _ALL: Final = (
         run=syscalls.kill_at_calls, full=0, quick=0, missing=needs_strace,
     ),
     Experiment(
-        name="io", fault="EIO, ENOSPC at every nth read, write, sync, truncation: once, and for ever",
+        name="io", fault="EIO, ENOSPC, EDQUOT at every nth read, write, sync, truncation: once, and for ever",
         run=syscalls.failing_calls, full=0, quick=0, missing=needs_strace,
     ),
     Experiment(
@@ -59,6 +59,10 @@ _ALL: Final = (
     Experiment(
         name="moved", fault="archive moved, replaced, without permissions, without its log, under a writer",
         run=disks.moved_files, full=60, quick=5,
+    ),
+    Experiment(
+        name="log-files", fault="`-shm`, `-wal`, or both removed under several writers, others starting",
+        run=disks.removed_log_files, full=100, quick=6,
     ),
     Experiment(
         name="handles", fault="only n file handles left, n = 1, 2, 3 …",

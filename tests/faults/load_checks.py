@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
+from otel_audit.archive.connecting import LOG_LIMIT
 from tests.archive_material import connect
 from tests.faults.checks import compare
 from tests.faults.frame import Outcome
@@ -20,10 +21,8 @@ from tests.faults.loading import Told, read_received, read_told, told_files
 
 __all__ = ["Sample", "Watch", "check_calls", "check_delivered", "check_flat", "check_shown"]
 
-USUAL_LOG: Final = 64 * 2**20
-"""Bytes that the write-ahead log is cut to when it is begun anew."""
-LARGEST_LOG: Final = 2**30
-"""Bytes of it at any time: SQLite begins it anew at a moment without any reader, a rare one beside three."""
+LARGEST_LOG: Final = 4 * LOG_LIMIT
+"""Bytes of it at any time: beside readers it is begun anew by writers, and the more patiently the larger it is."""
 MOST_MEMORY: Final = 300.0
 """MB of any process: Python, its libraries, and 64 MB of pages for each of its connections."""
 LONG: Final = 300.0
@@ -184,7 +183,7 @@ def check_flat(watch: Watch, outcome: Outcome) -> None:
         f" {after.backlog:,} in the end"
     )
     outcome.demand(0 < log <= LARGEST_LOG, f"the write-ahead log had {log:,} bytes")
-    anew = min(one.log for one in during[-third:]) <= USUAL_LOG
+    anew = min(one.log for one in during[-third:]) <= LOG_LIMIT
     outcome.demand(anew, "the write-ahead log was not begun anew in the last third")
     outcome.demand(not after.backlog, f"{after.backlog:,} records still wait")
 

@@ -19,7 +19,7 @@ __all__ = ["failing_calls", "kill_at_calls"]
 
 KILLED_AT = ("pwrite64", "fdatasync", "fsync", "ftruncate", "unlink", "pread64", "openat", "fcntl")
 FAILING = {
-    "pwrite64": ("EIO", "ENOSPC"),
+    "pwrite64": ("EIO", "ENOSPC", "EDQUOT"),
     "fdatasync": ("EIO", "ENOSPC"),
     "fsync": ("EIO", "ENOSPC"),
     "ftruncate": ("EIO", "ENOSPC"),

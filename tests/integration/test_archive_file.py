@@ -12,7 +12,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from otel_audit.archive.database import APPLICATION_ID, SCHEMA_VERSION
+from otel_audit.archive.connecting import APPLICATION_ID, SCHEMA_VERSION
 from otel_audit.archive.files import file_system, refuse_network_file_system
 from otel_audit.archive.query import open_archive
 from otel_audit.errors import ArchiveError, IntegrityError

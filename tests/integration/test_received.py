@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from otel_audit import Session
 from otel_audit.archive import received
-from otel_audit.archive.database import schema
+from otel_audit.archive.connecting import schema
 from otel_audit.archive.leaf import RECEIVED
 from otel_audit.archive.query import open_archive
 from otel_audit.archive.received import Foreign, Kept, keep

@@ -12,7 +12,7 @@ import apsw
 import pytest
 
 from otel_audit.archive import index
-from otel_audit.archive.database import APPLICATION_ID
+from otel_audit.archive.connecting import APPLICATION_ID
 from otel_audit.archive.faults import CODES
 from otel_audit.archive.merkle import EMPTY_ROOT, root
 from otel_audit.archive.report import Report, Root, Since

@@ -1,0 +1,86 @@
+"""Has the write-ahead log begun anew where readers keep SQLite from it, and sees when it was removed.
+
+SQLite writes from the log's beginning again once all of it is in the archive and nobody reads from it. Beside readers
+that take turns without a pause that moment hardly comes, and the log grows. So whoever writes asks for it: commits wait
+until the reads that are under way have ended. Those that begin meanwhile read from the archive alone, and do no harm.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+import time
+from typing import Final
+
+import apsw
+
+from otel_audit.archive.connecting import LOG_LIMIT
+from otel_audit.archive.database import Database
+from otel_audit.errors import AuditError
+
+__all__ = ["LogKeeping"]
+
+_PAUSE: Final = (1.0, 4.0)
+"""Seconds between two attempts of a process, drawn anew each time: several processes shall not try together."""
+_PATIENCE: Final = 0.1
+"""Seconds that commits wait for readers in an attempt, for each `LOG_LIMIT` that the log has come to."""
+_LONGEST: Final = 1.0
+"""Seconds that they wait at the most."""
+
+_log = logging.getLogger("otel_audit.archive")
+
+
+class LogKeeping:
+    """Keeps an archive's log in order, in the writer's thread. A failure is logged once, and costs no record.
+
+    Args:
+        database: The writer's.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._next = 0.0
+        self._failed = False
+
+    def run(self, *, idle: bool = False) -> None:
+        """Begin the log anew where it has outgrown `LOG_LIMIT`.
+
+        Args:
+            idle: Nobody records: see, too, whether the log was removed. Other processes wait for what it holds.
+        """
+        try:
+            if idle and self._database.log_removed:
+                self._open_anew()
+            if self._database.log_size > LOG_LIMIT and time.monotonic() > self._next:
+                self._begin_anew(self._database.log_size)
+            self._failed = False
+        except (apsw.Error, AuditError) as error:
+            if not self._failed:
+                _log.warning("the write-ahead log of %s cannot be kept in order: %s", self._database.path, error)
+            self._failed = True
+
+    def _open_anew(self) -> None:
+        self._database.lock(_LONGEST)
+        try:
+            self._database.locked_connection()
+        finally:
+            self._database.unlock()
+
+    def _begin_anew(self, size: int) -> None:
+        self._next = time.monotonic() + random.uniform(*_PAUSE)  # noqa: S311 - no secret
+        # First while others can commit: what is then left to do is little.
+        self._checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE, 0.0)
+        if self._checkpoint(apsw.SQLITE_CHECKPOINT_RESTART, min(_LONGEST, _PATIENCE * size / LOG_LIMIT)):
+            self._database.log_size = 0  # until somebody looks again
+
+    def _checkpoint(self, mode: int, patience: float) -> bool:
+        """Bring the log's content into the archive, and return whether nobody was in the way."""
+        self._database.lock(patience)
+        try:
+            with contextlib.suppress(apsw.BusyError, apsw.LockedError):
+                self._database.locked_connection().wal_checkpoint(mode=mode)
+                return True
+        finally:
+            self._database.unlock()
+        return False

@@ -1,0 +1,235 @@
+"""The log (``-wal``) and its index (``-shm``) removed under those who have the archive open: nothing is lost by it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from contextlib import closing
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+from otel_audit.archive import commit, connecting, logindex, logkeeping
+from otel_audit.archive.connecting import connect_to_read, transaction
+from otel_audit.archive.database import Database
+from otel_audit.archive.leaf import commitment
+from otel_audit.archive.logindex import LogIndexLostError
+from otel_audit.archive.logkeeping import LogKeeping
+from otel_audit.archive.query import open_archive
+from otel_audit.errors import ArchiveError
+from otel_audit.provider import AuditProvider
+from otel_audit.testing import Collector
+from tests.archive_material import assert_delivered, assert_sound, connect, provider_at
+
+REMOVED = [("-shm",), ("-wal",), ("-wal", "-shm")]
+
+
+def remove(path: Path, *suffixes: str) -> None:
+    for suffix in suffixes:
+        path.with_name(f"{path.name}{suffix}").unlink(missing_ok=True)
+
+
+def record(provider: AuditProvider, count: int = 3) -> None:
+    for number in range(count):
+        provider.get_logger("m").audit("any", user=f"user-{number}")
+
+
+@pytest.mark.parametrize("suffixes", REMOVED)
+def test_all_goes_on(suffixes: tuple[str, ...], archive_path: Path) -> None:
+    """What was recorded is there, recording and delivery go on, and an open reader sees what is new."""
+    with (
+        Collector() as collector,
+        provider_at(archive_path, endpoint=collector.endpoint) as provider,
+        open_archive(archive_path) as reader,
+    ):
+        for number in range(1, 5):
+            record(provider)
+            assert reader.status().sequence == 3 * number
+            remove(archive_path, *suffixes)
+        # Also where a reader is the first to notice.
+        assert reader.status().sequence == 12
+        record(provider)
+        assert reader.status().sequence == 15
+        assert provider.force_flush(20)
+        assert_sound(archive_path, records=15)
+        assert_delivered(archive_path, collector)
+
+
+class Other:
+    """Another process that records whenever it is told to."""
+
+    _PROGRAM = """
+        import sys
+        from pathlib import Path
+        from tests.archive_material import provider_at
+        with provider_at(Path(sys.argv[1])) as provider:
+            log = provider.get_logger("other")
+            for line in sys.stdin:
+                print(log.audit("any", user=line.strip()).sequence, flush=True)
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(self._PROGRAM), path], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            text=True, cwd=Path(__file__).parents[2],
+        )  # fmt: skip
+
+    def record(self) -> int:
+        """Let it record, and return the sequence; fails where it ended instead."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write("somebody\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
+
+    def pause(self) -> None:
+        """Stop it, as a debugger does."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self._process.send_signal(signal.SIGCONT)
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._process.pid
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate(timeout=30)
+        assert self._process.returncode == 0
+
+
+@pytest.mark.parametrize("suffixes", REMOVED)
+def test_several_processes(suffixes: tuple[str, ...], archive_path: Path) -> None:
+    """Processes that have the archive open, and one that opens it when all others are idle, go on in one archive."""
+    with provider_at(archive_path) as provider, Other(archive_path) as second:
+        record(provider)
+        assert second.record() == 4
+        remove(archive_path, *suffixes)
+        assert second.record() == 5
+        record(provider)
+        assert second.record() == 9
+        remove(archive_path, *suffixes)
+        with Other(archive_path) as third:
+            assert third.record() == 10
+            record(provider)
+            assert (second.record(), third.record()) == (14, 15)
+    assert_sound(archive_path, records=15)
+
+
+def change_without_index(path: Path) -> None:
+    with Database(path, "write") as connection, transaction(connection):
+        connection.execute("UPDATE meta SET value = value WHERE key = 'folded'")
+        remove(path, "-shm")
+
+
+def test_a_commit_under_way_is_taken_back(archive_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit whose index is removed before it ends is made anew, once, through the present one."""
+    with provider_at(archive_path) as provider:
+        record(provider)
+        attempts: list[int] = []
+
+        def hashing(*given: bytes) -> bytes:
+            if not attempts:
+                remove(archive_path, "-shm")
+            attempts.append(1)
+            return commitment(*given)
+
+        monkeypatch.setattr(commit, "commitment", hashing)
+        assert provider.get_logger("m").audit("any").sequence == 4
+        assert len(attempts) == 2
+        # Another transaction, such as that of a cursor, is refused with the reason.
+        with pytest.raises(LogIndexLostError, match="-shm was removed while the archive was in use"):
+            change_without_index(archive_path)
+        record(provider)
+    assert_sound(archive_path, records=7)
+
+
+def test_what_else_this_process_has_open(archive_path: Path) -> None:
+    """A connection of this process that nobody can close keeps it from opening the archive anew, and that is said."""
+    with provider_at(archive_path, block_timeout=0.2) as provider:
+        record(provider)
+        with closing(connect_to_read(archive_path)[0]):
+            remove(archive_path, "-shm")
+            with pytest.raises(ArchiveError, match=r"this process still reads the archive by it|no commit within"):
+                record(provider)
+        record(provider)
+    assert_sound(archive_path, records=6)
+
+
+def test_nobody_is_there_to_save_the_log(archive_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the process that had the removed log open does nothing, others do not begin another one, and name it."""
+    monkeypatch.setattr(connecting, "_PATIENCE", 0.2)
+    with Other(archive_path) as other:
+        assert other.record() == 1
+        other.pause()
+        remove(archive_path, "-wal", "-shm")
+        said = rf"-wal was removed while process {other.pid} had the archive open"
+        with pytest.raises(ArchiveError, match=said), open_archive(archive_path):
+            pass
+        with pytest.raises(ArchiveError, match=said), provider_at(archive_path, block_timeout=0.2) as provider:
+            record(provider)
+        assert not archive_path.with_name("audit.db-wal").exists()
+        other.resume()
+        assert other.record() == 2
+    assert_sound(archive_path, records=2)
+
+
+def test_where_the_kernel_does_not_tell(archive_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the kernel's table of locks, or where it has other words, an archive is opened as ever."""
+    with provider_at(archive_path) as provider:
+        record(provider)
+    for content in (None, "", "nonsense\n1: POSIX\n", "\xff"):
+        table = tmp_path / "locks"
+        if content is not None:
+            table.write_text(content, "latin-1")
+        monkeypatch.setattr(logindex, "_LOCKS", table)
+        with provider_at(archive_path) as provider:
+            record(provider)
+    assert_sound(archive_path, records=15)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_log_is_begun_anew_beside_readers(kept: bool, archive_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log that has outgrown its limit is written from its beginning once the reads under way have ended."""
+    monkeypatch.setattr(logkeeping, "LOG_LIMIT", 2**20)
+    log = archive_path.with_name("audit.db-wal")
+
+    def times_begun() -> int:
+        return int.from_bytes(log.read_bytes()[12:16], "big")
+
+    with provider_at(archive_path) as provider, closing(connect(archive_path)) as reader:
+        record(provider)
+        database = provider.writer._database
+        keeping, provider.writer._log_keeping = provider.writer._log_keeping, Never(database)
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM record").fetchall()
+        for _ in range(200):
+            provider.get_logger("m").audit("any", message="x" * 10_000)
+        database._log_checked = 0.0
+        record(provider)
+        assert database.log_size > 2**20
+        before = times_begun()
+        over = threading.Timer(0.05, reader.execute, ["COMMIT"])
+        over.start()
+        if kept:
+            keeping.run()
+        over.join()
+        record(provider)
+        assert times_begun() == before + kept
+    assert_sound(archive_path, records=209)
+
+
+class Never(LogKeeping):
+    """Leaves the log to itself."""
+
+    def run(self, *, idle: bool = False) -> None:
+        pass
