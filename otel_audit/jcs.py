@@ -177,7 +177,7 @@ def _member(pair: bytes, depth: int) -> tuple[str, str]:
         # A short text under a short name, as nearly all are: no field of it needs to be looked for.
         value = pair[1] + 2
         size = len(pair) - value - 4
-        usual = pair[0] == 0x0A and pair[1] < 0x80
+        usual = depth <= DEEPEST and pair[0] == 0x0A and pair[1] < 0x80
         if usual and pair[value + 3] == size < 0x7E and pair[value : value + 3] == _HEADS[size]:
             name = pair[2:value].decode()
             return name, f'{encode_basestring(name)}:{{"stringValue":{encode_basestring(pair[value + 4 :].decode())}}}'

@@ -1,4 +1,4 @@
-"""Builds the Go programs that tests run: Collector, Loki, Prometheus, and what stands in `tests/*_go`.
+"""Builds the Go programs that tests run: Collector, VictoriaLogs, Prometheus, and what stands in `tests/*_go`.
 
 ``python -m tests.collector_build [NAME…]`` builds what is missing into `.collector`, each under a hash of what it is
 made from; without names, all.
@@ -25,7 +25,7 @@ BUILT: Final = ROOT / ".collector"
 MANIFEST: Final = ROOT / "collector-config" / "builder.yaml"
 TOOLCHAIN: Final = ROOT / "collector-config" / "go.txt"
 TESTS: Final = ROOT / "tests"
-LOKI: Final = TESTS / "loki_go" / "go.mod"
+VICTORIA: Final = TESTS / "victoria_go" / "go.mod"
 PROMETHEUS: Final = TESTS / "prometheus_go" / "go.mod"
 OLDEST_GO: Final = (1, 26)
 
@@ -38,7 +38,7 @@ SOURCES: Final[Mapping[str, tuple[Path, ...]]] = {
     "otelcol-audit": (MANIFEST,),
     "kafka": _own("kafka"),
     "signing": _own("signing"),
-    "loki": (LOKI,),
+    "victoria-logs": (VICTORIA,),
     "prometheus": (PROMETHEUS,),
     "promtool": (PROMETHEUS,),
 }
@@ -131,7 +131,9 @@ _BUILDERS: Final[Mapping[str, Callable[[Path, Path], Path]]] = {
     "otelcol-audit": _collector,
     "kafka": _build_own("kafka"),
     "signing": _build_own("signing"),
-    "loki": _build_module("loki", LOKI, "github.com/grafana/loki/v3/cmd/loki"),
+    "victoria-logs": _build_module(
+        "victoria-logs", VICTORIA, "github.com/VictoriaMetrics/VictoriaLogs/app/victoria-logs"
+    ),
     # Without what looks for targets in clouds, which takes most of the time.
     **{
         name: _build_module(name, PROMETHEUS, f"github.com/prometheus/prometheus/cmd/{name}", "-tags", "remove_all_sd")

@@ -151,15 +151,19 @@ def _moment(text: Any) -> int:
 
 
 def _held(fields: Mapping[str, Any]) -> Held:
-    severity = fields.get("severity", "")
-    log = {
+    # Releases of 2025 have neither number nor scope, and call the text so.
+    severity = fields.get("severity_text", fields.get("severity", ""))
+    log: dict[str, Any] = {
         "timeUnixNano": _moment(fields.get("_time", "")), "body": fields.get("_msg", ""),
         "traceId": fields.get("trace_id", ""), "spanId": fields.get("span_id", ""),
         "severityText": _UNNAMED.get(severity, severity),
     }  # fmt: skip
+    if "severity_number" in fields:
+        log["severityNumber"] = int(fields["severity_number"])
     if "event_name" in fields:
-        # VictoriaLogs leaves it out: the Collector can make an attribute of it.
+        # Those leave it out, too: the Collector can make an attribute of it.
         log["eventName"] = fields["event_name"]
+    scope = (fields["scope.name"], fields.get("scope.version", "")) if "scope.name" in fields else None
     return Held(
         fields.get(keys.SEQUENCE_STREAM_ID),
         sequence_of(fields.get(keys.SEQUENCE_NUMBER)),
@@ -168,7 +172,7 @@ def _held(fields: Mapping[str, Any]) -> Held:
         log,
         fields,
         None,
-        None,
+        scope,
         _same,
         absent="",
     )

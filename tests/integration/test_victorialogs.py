@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import socket
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +12,6 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
-import requests
 
 from otel_audit import Session
 from otel_audit.archive.against import Comparison, compare_held
@@ -25,6 +20,7 @@ from otel_audit.errors import ArchiveError
 from otel_audit.reconcile import victorialogs
 from otel_audit.reconcile.backends import open_backend
 from tests.archive_material import connect, provider_at, wait_until
+from tests.victorialogs import victoria_logs
 
 RECORDS = 60
 START = 1_767_225_600_000_000_000
@@ -33,29 +29,6 @@ VALUES: list[Any] = [
     1, 2**62, 1.0, -0.0, 1e-7, 1e21, float("nan"), True, None, "", "é\u2028<&>\x1b[2J", b"\0\xff", ["a", 1, True],
     [b"x"], [None], {"b": {"c": 1.5}}, "1.0",
 ]  # fmt: skip
-BINARY = os.environ.get("VICTORIA_LOGS") or shutil.which("victoria-logs")
-real = pytest.mark.skipif(BINARY is None, reason="there is no victoria-logs in PATH, nor in $VICTORIA_LOGS")
-
-
-@contextmanager
-def victoria_logs(directory: Path) -> Iterator[str]:
-    """Run VictoriaLogs while the block runs, and give its address."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    command = [str(BINARY), f"-httpListenAddr={address}", f"-storageDataPath={directory}", "-retentionPeriod=100y"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        try:
-            wait_until(lambda: _answers(address))
-            yield address
-        finally:
-            process.terminate()
-
-
-def _answers(address: str) -> bool:
-    try:
-        return requests.get(f"http://{address}/health", timeout=5).ok
-    except requests.RequestException:
-        return False
 
 
 def fill(path: Path, endpoint: str | None) -> None:
@@ -81,7 +54,6 @@ def compare(path: Path, url: str, between: tuple[int, int] = (-(2**63), 2**63 - 
         )
 
 
-@real
 def test_the_real_one(archive_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What VictoriaLogs was sent is equal, also in small pieces; what was lost, sent twice or changed is named."""
     monkeypatch.setattr(victorialogs, "_MOST", 7)
