@@ -38,13 +38,17 @@ class LogIndex:
     def __init__(self, archive: Path) -> None:
         self._archive = archive
         self._path = f"{archive}-shm"
+        self._inode = 0
         self._inode = self._present()
 
     def _present(self) -> int:
+        """Return what identifies the index that is there now, 0 for none; where nobody can tell, that of before."""
         try:
             return os.stat(self._path).st_ino  # noqa: PTH116 - on the path of every commit
         except FileNotFoundError:
             return 0
+        except OSError:
+            return self._inode
 
     @property
     def missing(self) -> bool:

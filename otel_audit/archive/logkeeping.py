@@ -59,6 +59,8 @@ class LogKeeping:
             if not self._failed:
                 _log.warning("the write-ahead log of %s cannot be kept in order: %s", self._database.path, error)
             self._failed = True
+        except Exception:  # noqa: BLE001 - the writer's thread must live
+            _log.exception("the write-ahead log of %s cannot be looked after", self._database.path)
 
     def _open_anew(self) -> None:
         self._database.lock(_LONGEST)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import subprocess
 import sys
@@ -233,3 +235,25 @@ class Never(LogKeeping):
 
     def run(self, *, idle: bool = False) -> None:
         pass
+
+
+def test_a_disk_that_tells_nothing(archive_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a disk that failed does not say whether the index is there, the thread that looks after it lives on."""
+    with provider_at(archive_path) as provider:
+        record(provider)
+        thread = provider.writer._thread
+        assert thread is not None
+
+        def failing(path: object, *given: object, **named: object) -> os.stat_result:
+            if str(path).endswith(("-shm", "-wal")):
+                raise OSError(errno.EIO, "Input/output error", str(path))
+            return real(path, *given, **named)  # type: ignore[arg-type]
+
+        real = os.stat
+        monkeypatch.setattr(os, "stat", failing)
+        record(provider)
+        provider.writer._log_keeping.run(idle=True)
+        monkeypatch.undo()
+        record(provider)
+        assert thread.is_alive()
+    assert_sound(archive_path, records=9)
