@@ -43,7 +43,7 @@ bench: venv  ## measure, and print one table
 collector: venv  ## build the Collector of collector-config/ into .collector
 	$(BIN)/python -m tests.collector_build otelcol-audit
 
-peers: venv  ## build all Go programs that tests run: the Collector, Loki, Prometheus, a Kafka broker, signatures in Go
+peers: venv  ## build all Go programs that tests run: the Collector, VictoriaLogs, Prometheus, a Kafka broker, signatures in Go
 	$(BIN)/python -m tests.collector_build
 
 lock:  ## write requirements.lock anew; `make lock UPGRADE=--upgrade` takes newer versions
