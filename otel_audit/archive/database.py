@@ -20,7 +20,7 @@ from otel_audit.archive.ownedlock import OwnedLock
 from otel_audit.archive.remedies import is_full, remedy
 from otel_audit.errors import ArchiveError, IntegrityError
 
-__all__ = ["Database", "archive_errors"]
+__all__ = ["Database", "Mode", "archive_errors"]
 
 Mode = Literal["read", "write"]
 

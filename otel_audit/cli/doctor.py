@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from otel_audit.cli.options import archive_option, chosen_archive
+from otel_audit.cli.options import archive_option, chosen_archive, form_option
 from otel_audit.cli.terminal import standard_output
 from otel_audit.cli.values import Duration, Seconds
 from otel_audit.safe import escape, json_text
@@ -49,9 +49,7 @@ __all__ = ["command"]
     metavar="DURATION",
     help="Age above which an undelivered record is a finding.",
 )
-@click.option(
-    "-o", "--output", "form", type=click.Choice(("text", "json")), default="text", help="Form.  [default: text]"
-)
+@form_option
 @archive_option
 def command(
     *, archive: str | None, files: tuple[str, ...], no_probe: bool, timeout: float, max_age: int, form: str

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from otel_audit.cli.audited import audited, given
-from otel_audit.cli.options import archive_option, chosen_archive
+from otel_audit.cli.options import archive_option, chosen_archive, form_option
 from otel_audit.cli.subject import chosen_subject, pseudonym_option
 from otel_audit.cli.values import Recorded, Seconds
 from otel_audit.errors import ArchiveError
@@ -77,9 +77,7 @@ class _Outcome:
     help="How long to wait, before the file is written anew, for those who use it.",
 )
 @pseudonym_option
-@click.option(
-    "-o", "--output", "form", type=click.Choice(("text", "json")), default="text", help="Form.  [default: text]"
-)
+@form_option
 @archive_option
 def command(
     *, archive: str | None, target: str | None, pseudonym_key: str | None, dry_run: bool, form: str, **given: Any

@@ -21,6 +21,8 @@ __all__ = [
     "chosen_archive",
     "chosen_source",
     "filter_options",
+    "form_option",
+    "limit_option",
     "load_pseudonyms",
     "make_filter",
     "source_option",
@@ -43,6 +45,26 @@ def archive_option(command: _Command) -> _Command:
         type=ArchiveFile(),
         metavar="FILE",
         help="The archive.  [default: $OTEL_AUDIT_ARCHIVE, else audit.db in the user's state directory]",
+    )
+    return option(command)
+
+
+def form_option(command: _Command) -> _Command:
+    """Give a command the option ``--output``, for what is text to people and JSON to programs."""
+    option = click.option(
+        "-o", "--output", "form", type=click.Choice(("text", "json")), default="text", help="Form.  [default: text]"
+    )
+    return option(command)
+
+
+def limit_option(command: _Command) -> _Command:
+    """Give a command the option ``--limit``, for how many faults it lists."""
+    option = click.option(
+        "--limit",
+        type=click.IntRange(0, 1_000_000),
+        default=100,
+        show_default=True,
+        help="Most faults to list; all are counted.",
     )
     return option(command)
 

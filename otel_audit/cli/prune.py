@@ -10,7 +10,7 @@ import click
 
 from otel_audit.archive.query import open_archive
 from otel_audit.cli.audited import audited, given
-from otel_audit.cli.options import archive_option, chosen_archive
+from otel_audit.cli.options import archive_option, chosen_archive, form_option
 from otel_audit.cli.sizes import size_text
 from otel_audit.cli.terminal import standard_output
 from otel_audit.cli.values import Recorded
@@ -39,9 +39,7 @@ __all__ = ["command"]
 )
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
 @click.option("--force", is_flag=True, help="Remove what was not delivered, too: no collector will ever have it.")
-@click.option(
-    "-o", "--output", "form", type=click.Choice(("text", "json")), default="text", help="Form.  [default: text]"
-)
+@form_option
 @archive_option
 def command(*, archive: str | None, rules: tuple[str, ...], dry_run: bool, force: bool, form: str) -> int:
     """Remove the content of records that are older than the rule for their type says, and give the disk space back.

@@ -13,7 +13,7 @@ import click
 from otel_audit.archive.query import open_archive
 from otel_audit.cli.audited import audited, given
 from otel_audit.cli.checking import CheckingCommand, progress_bar
-from otel_audit.cli.options import archive_option, chosen_archive
+from otel_audit.cli.options import archive_option, chosen_archive, form_option, limit_option
 from otel_audit.cli.terminal import standard_output
 from otel_audit.cli.values import Moment, Recorded
 from otel_audit.safe import escape, json_text
@@ -44,16 +44,8 @@ __all__ = ["command"]
     "  [default: whichever is furthest]",
 )
 @click.option("--resend", is_flag=True, help="Put what is missing back into the outbox of the destination.")
-@click.option(
-    "--limit",
-    type=click.IntRange(0, 1_000_000),
-    default=100,
-    show_default=True,
-    help="Most faults to list; all are counted.",
-)
-@click.option(
-    "-o", "--output", "form", type=click.Choice(("text", "json")), default="text", help="Form.  [default: text]"
-)
+@limit_option
+@form_option
 @archive_option
 def command(
     *,

@@ -10,7 +10,7 @@ from typing import Any, NoReturn, get_args
 import click
 
 from otel_audit.catalog import Outcome
-from otel_audit.cli.options import archive_option, chosen_archive
+from otel_audit.cli.options import archive_option, chosen_archive, form_option
 from otel_audit.cli.values import Host, Moment
 from otel_audit.errors import InvalidRecord
 from otel_audit.record import Session, rfc3339
@@ -43,9 +43,7 @@ __all__ = ["command"]
     metavar="GROUP.FIELD=VALUE",
     help="A custom field: = gives text, and GROUP.FIELD:=JSON a number, boolean, list or map. Repeatable.",
 )
-@click.option(
-    "-o", "--output", "form", type=click.Choice(("text", "json")), default="text", help="Form.  [default: text]"
-)
+@form_option
 @archive_option
 def command(
     *,

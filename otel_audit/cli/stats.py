@@ -16,7 +16,7 @@ from otel_audit.archive.stats import Counts
 from otel_audit.cli.audited import audited_source, given
 from otel_audit.cli.buckets import edges
 from otel_audit.cli.layout import fitted
-from otel_audit.cli.options import chosen_source, filter_options, make_filter, source_option
+from otel_audit.cli.options import chosen_source, filter_options, form_option, make_filter, source_option
 from otel_audit.cli.terminal import Terminal, standard_output
 from otel_audit.cli.times import shown_time
 from otel_audit.cli.values import Whole
@@ -63,9 +63,7 @@ class _Stats:
     help="Types and users to list.",
 )
 @click.option("--utc", is_flag=True, help="Days and hours of the charts in UTC; JSON always has UTC.")
-@click.option(
-    "-o", "--output", "form", type=click.Choice(("text", "json")), default="text", help="Form.  [default: text]"
-)
+@form_option
 @source_option
 def command(*, archive: str | None, top: int, utc: bool, form: str, **chosen: Any) -> None:
     """Count the records of a host or a user, or of all: over time, and by type, user and outcome.

@@ -14,7 +14,7 @@ from otel_audit.archive.database import archive_errors
 from otel_audit.archive.query import open_archive
 from otel_audit.archive.space import Level, Space, level_of, look, shortage
 from otel_audit.archive.status import DestinationStatus, Status
-from otel_audit.cli.options import archive_option, chosen_archive
+from otel_audit.cli.options import archive_option, chosen_archive, form_option
 from otel_audit.cli.sizes import size_text
 from otel_audit.cli.terminal import standard_output
 from otel_audit.cli.times import age, shown_time
@@ -27,9 +27,7 @@ __all__ = ["command"]
 
 
 @click.command(short_help="Show the state of archive and delivery.")
-@click.option(
-    "-o", "--output", "form", type=click.Choice(("text", "json")), default="text", help="Form.  [default: text]"
-)
+@form_option
 @click.option(
     "--max-age",
     type=Duration(),

@@ -13,7 +13,7 @@ import click
 from otel_audit.archive.query import open_archive
 from otel_audit.cli.audited import audited, given, not_recorded, recording
 from otel_audit.cli.checking import CheckingCommand, progress_bar, root_option
-from otel_audit.cli.options import archive_option, chosen_archive
+from otel_audit.cli.options import archive_option, chosen_archive, form_option, limit_option
 from otel_audit.cli.signing import verifier_option
 from otel_audit.cli.terminal import standard_output
 from otel_audit.cli.values import Beginning, NoteFile, ProducerKeyText
@@ -73,16 +73,8 @@ __all__ = ["command"]
     " secret, or a public key as base64. Repeatable.  [default: OTEL_AUDIT_INTEGRITY_KEY, and records' certificates]",
 )
 @click.option("--jobs", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes to use.")
-@click.option(
-    "--limit",
-    type=click.IntRange(0, 1_000_000),
-    default=100,
-    show_default=True,
-    help="Most faults to list; all are counted.",
-)
-@click.option(
-    "-o", "--output", "form", type=click.Choice(("text", "json")), default="text", help="Form.  [default: text]"
-)
+@limit_option
+@form_option
 @archive_option
 def command(
     *,

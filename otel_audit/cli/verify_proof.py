@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from otel_audit.cli.checking import CheckingCommand, root_option
+from otel_audit.cli.options import form_option
 from otel_audit.cli.signing import verifier_option
 from otel_audit.cli.terminal import standard_output
 from otel_audit.errors import ConfigError, IntegrityError
@@ -31,9 +32,7 @@ _LARGEST: Final = 64 * 1024 * 1024
 @click.argument("file", type=click.Path(allow_dash=True), metavar="FILE")
 @root_option
 @verifier_option
-@click.option(
-    "-o", "--output", "form", type=click.Choice(("text", "json")), default="text", help="Form.  [default: text]"
-)
+@form_option
 def command(*, file: str, roots: tuple[Root, ...], keys: tuple[Verifier, ...], form: str) -> int:
     """Check a proof that otel-audit prove wrote (- reads standard input), and print the record that it proves.
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 import apsw
 
 from otel_audit.archive.connecting import transaction
-from otel_audit.archive.database import Database, archive_errors
+from otel_audit.archive.database import Database, Mode, archive_errors
 from otel_audit.errors import ConfigError
 from otel_audit.otlp import frame, shipped, stream_attribute
 
@@ -263,27 +264,19 @@ def requeue(
         ArchiveError: The archive cannot be written.
         ConfigError: There is no such destination.
     """
-    database = Database(path, "write", must_exist=True)
-    try:
-        with database as connection, archive_errors(database.path):
-            if destination is not None:
-                _check_destination(connection, destination)
-            terms, values = ["NOT requeued"], []
-            if destination is not None:
-                terms.append("destination = ?")
-                values.append(destination)
-            changed = 0
-            with transaction(connection):
-                for chunk in _chunks(sequences):
-                    among = [f"sequence IN ({','.join('?' * len(chunk))})"] if chunk else []
-                    connection.execute(
-                        f"UPDATE dead_letter SET requeued = 1 WHERE {' AND '.join([*terms, *among])}",
-                        (*values, *chunk),
-                    )
-                    changed += connection.changes()
-            return changed
-    finally:
-        database.close()
+    terms, values = ["NOT requeued"], []
+    if destination is not None:
+        terms.append("destination = ?")
+        values.append(destination)
+    changed = 0
+    with _outbox_of(path, "write", destination) as connection, transaction(connection):
+        for chunk in _chunks(sequences):
+            among = [f"sequence IN ({','.join('?' * len(chunk))})"] if chunk else []
+            connection.execute(
+                f"UPDATE dead_letter SET requeued = 1 WHERE {' AND '.join([*terms, *among])}", (*values, *chunk)
+            )
+            changed += connection.changes()
+    return changed
 
 
 def the_destination(path: str | os.PathLike[str], name: str | None) -> str:
@@ -297,15 +290,10 @@ def the_destination(path: str | os.PathLike[str], name: str | None) -> str:
         ArchiveError: The archive cannot be read.
         ConfigError: There is no such destination, or more than one.
     """
-    database = Database(path, "read", must_exist=True)
-    try:
-        with database as connection, archive_errors(database.path):
-            if name is not None:
-                _check_destination(connection, name)
-                return name
-            known = [str(row[0]) for row in connection.execute("SELECT name FROM destination ORDER BY name")]
-    finally:
-        database.close()
+    with _outbox_of(path, "read", name) as connection:
+        if name is not None:
+            return name
+        known = [str(row[0]) for row in connection.execute("SELECT name FROM destination ORDER BY name")]
     if len(known) != 1:
         raise ConfigError(
             f"the archive has {len(known)} destinations",
@@ -330,24 +318,28 @@ def resend(path: str | os.PathLike[str], destination: str, sequences: Sequence[i
         ArchiveError: The archive cannot be written.
         ConfigError: There is no such destination.
     """
-    database = Database(path, "write", must_exist=True)
-    try:
-        with database as connection, archive_errors(database.path):
+    changed = 0
+    with _outbox_of(path, "write", destination) as connection, transaction(connection):
+        for chunk in _chunks(sequences):
+            connection.execute(
+                "INSERT INTO dead_letter SELECT name, sequence, ?, ?, 1 FROM destination CROSS JOIN record"
+                " WHERE name = ? AND sequence <= cursor AND otlp IS NOT NULL"
+                f" AND sequence IN ({','.join('?' * len(chunk))})"
+                " ON CONFLICT (destination, sequence) DO UPDATE SET requeued = 1 WHERE NOT requeued",
+                (time.time_ns(), reason, destination, *chunk),
+            )
+            changed += connection.changes()
+    return changed
+
+
+@contextlib.contextmanager
+def _outbox_of(path: str | os.PathLike[str], mode: Mode, destination: str | None) -> Iterator[apsw.Connection]:
+    """Open the outbox of an archive that must exist, with the destination that is named."""
+    database = Database(path, mode, must_exist=True)
+    with contextlib.closing(database), database as connection, archive_errors(database.path):
+        if destination is not None:
             _check_destination(connection, destination)
-            changed = 0
-            with transaction(connection):
-                for chunk in _chunks(sequences):
-                    connection.execute(
-                        "INSERT INTO dead_letter SELECT name, sequence, ?, ?, 1 FROM destination CROSS JOIN record"
-                        " WHERE name = ? AND sequence <= cursor AND otlp IS NOT NULL"
-                        f" AND sequence IN ({','.join('?' * len(chunk))})"
-                        " ON CONFLICT (destination, sequence) DO UPDATE SET requeued = 1 WHERE NOT requeued",
-                        (time.time_ns(), reason, destination, *chunk),
-                    )
-                    changed += connection.changes()
-            return changed
-    finally:
-        database.close()
+        yield connection
 
 
 def _chunks(sequences: Sequence[int] | None) -> list[Sequence[int]]:

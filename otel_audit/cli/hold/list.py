@@ -10,7 +10,7 @@ import click
 from otel_audit.archive.database import archive_errors
 from otel_audit.archive.query import open_archive
 from otel_audit.cli.audited import audited, given
-from otel_audit.cli.options import archive_option, chosen_archive
+from otel_audit.cli.options import archive_option, chosen_archive, form_option
 from otel_audit.cli.terminal import standard_output
 from otel_audit.cli.times import shown_time
 from otel_audit.record import rfc3339
@@ -23,9 +23,7 @@ __all__ = ["command"]
 
 
 @click.command(short_help="List the holds in force.")
-@click.option(
-    "-o", "--output", "form", type=click.Choice(("text", "json")), default="text", help="Form.  [default: text]"
-)
+@form_option
 @click.option("--utc", is_flag=True, help="Times of the text in UTC; JSON always has UTC.")
 @archive_option
 def command(*, archive: str | None, form: str, utc: bool) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from otel_audit.cli.options import archive_option, chosen_archive
+from otel_audit.cli.options import archive_option, chosen_archive, form_option
 from otel_audit.cli.values import Host
 from otel_audit.safe import escape, json_text
 
@@ -23,9 +23,7 @@ _LISTED: Final = 20
 @click.command(short_help="Import the archive of Prosody's mod_audit.")
 @click.argument("source", metavar="PATH|URL")
 @click.argument("host", type=Host())
-@click.option(
-    "-o", "--output", "form", type=click.Choice(("text", "json")), default="text", help="Form.  [default: text]"
-)
+@form_option
 @archive_option
 def command(*, source: str, host: str, form: str, archive: str | None) -> int:
     """Import what mod_audit recorded for HOST: its events, with their times.
