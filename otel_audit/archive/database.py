@@ -187,17 +187,20 @@ class Database(forksafe.ForkAware):
         if self.mode == "write":
             # Others use a removed log, too: without its index they notice.
             index.give_up()
-            if index.missing:
-                self._save_log(connection)
+            self._save_log(connection)
         self._drop()
         self._left = True
 
     def _save_log(self, connection: apsw.Connection) -> None:
-        """Bring the log into the archive, as it may have been removed with its index.
+        """Bring the log into the archive, as it may have been removed with its index, unless somebody has a new one.
 
         It waits for commits that are under way elsewhere. The second process to do it finds nothing left to do. Once
         somebody has a new index, it would write over what that one has written.
         """
+        if self.mode == "read" or self._index is None or not self._index.missing:
+            return
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
         deadline = time.monotonic() + self._patience
         while True:
             try:
@@ -244,10 +247,11 @@ class Database(forksafe.ForkAware):
     def _drop(self) -> None:
         if self._connection is not None:
             connection, self._connection = self._connection, None
-            if self._index is not None and self._index.lost():
-                abandon(connection)
             # A disk error here changes nothing: what was committed is in the file or the WAL.
             with contextlib.suppress(apsw.Error):
+                if self._index is not None and self._index.lost():
+                    self._save_log(connection)
+                    abandon(connection)
                 connection.close()
 
     def before_fork(self) -> None:

@@ -25,7 +25,7 @@ from otel_audit.archive.query import open_archive
 from otel_audit.errors import ArchiveError
 from otel_audit.provider import AuditProvider
 from otel_audit.testing import Collector
-from tests.archive_material import assert_delivered, assert_sound, connect, provider_at
+from tests.archive_material import assert_delivered, assert_sound, connect, forked, provider_at
 
 REMOVED = [("-shm",), ("-wal",), ("-wal", "-shm")]
 
@@ -257,3 +257,16 @@ def test_a_disk_that_tells_nothing(archive_path: Path, monkeypatch: pytest.Monke
         record(provider)
         assert thread.is_alive()
     assert_sound(archive_path, records=9)
+
+
+@pytest.mark.parametrize("suffixes", REMOVED)
+@pytest.mark.parametrize("end", ["shutdown", "fork"])
+def test_the_end_follows_at_once(end: str, suffixes: tuple[str, ...], archive_path: Path) -> None:
+    """Where the process ends, or forks, before it has noticed, what the removed log holds is saved all the same."""
+    provider = provider_at(archive_path)
+    record(provider)
+    remove(archive_path, *suffixes)
+    if end == "fork":
+        forked(lambda: None)
+    provider.shutdown()
+    assert_sound(archive_path, records=3)
