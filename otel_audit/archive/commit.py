@@ -149,10 +149,19 @@ class Committer:
             # It may have been inserted in the transaction that was rolled back.
             self._resource_id = 0
             raise
+        if leaves and self.database.index_lost:
+            self._see_that_it_is_there(tree.size, leaves[-1])
         self._tree = tree
         if leaves:
             self._note_range(first)
         return first, leaves
+
+    def _see_that_it_is_there(self, sequence: int, leaf: bytes) -> None:
+        """Look a commit up through the present index: somebody may have made that before the commit was written."""
+        connection = self.database.locked_connection()
+        if connection.execute("SELECT leaf FROM record WHERE sequence = ?", (sequence,)).get != leaf:
+            self._resource_id = 0
+            raise LogIndexLostError("the log's index was removed amid a commit", "try again")
 
     @property
     def head(self) -> int:

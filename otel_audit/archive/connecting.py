@@ -13,7 +13,7 @@ import apsw
 from otel_audit.archive.files import check_regular, make_private, prepare_file, uri_path
 from otel_audit.archive.leaf import seal
 from otel_audit.archive.library import check_library
-from otel_audit.archive.logindex import wait_for_log
+from otel_audit.archive.logindex import LogIndex, Opened, with_its_log
 from otel_audit.archive.remedies import is_full
 from otel_audit.archive.space import spend
 from otel_audit.errors import ArchiveError
@@ -48,7 +48,9 @@ Wait = Callable[[int], bool]
 """SQLite's busy handler: given how often it was called, waits a while and returns whether to try again."""
 
 
-def connect_to_write(path: Path, *, wait: Wait, timeout: float, cache_kib: int) -> apsw.Connection:
+def connect_to_write(
+    path: Path, *, wait: Wait, timeout: float, cache_kib: int, saved: LogIndex | None = None
+) -> Opened:
     """Return a connection that writes, having made the file where it is missing.
 
     Args:
@@ -56,6 +58,7 @@ def connect_to_write(path: Path, *, wait: Wait, timeout: float, cache_kib: int) 
         wait: What to do while another process holds a lock.
         timeout: Seconds to wait for the file alone, which the first connection needs, or for its log.
         cache_kib: Page cache.
+        saved: The index of a removed log that this process has saved; see `with_its_log`.
 
     Raises:
         ArchiveError: The file is no archive, or nothing that may be written to.
@@ -63,7 +66,7 @@ def connect_to_write(path: Path, *, wait: Wait, timeout: float, cache_kib: int) 
     """
     while True:
         try:
-            return _connect_to_write(path, wait, timeout, cache_kib)
+            return with_its_log(path, timeout, lambda: _connect_to_write(path, wait, timeout, cache_kib), saved=saved)
         except apsw.Error as error:
             # The log and its index need room, too.
             if not (is_full(error) and spend(path, own=True)):
@@ -73,7 +76,6 @@ def connect_to_write(path: Path, *, wait: Wait, timeout: float, cache_kib: int) 
 def _connect_to_write(path: Path, wait: Wait, timeout: float, cache_kib: int) -> apsw.Connection:
     check_library()
     is_new = prepare_file(path)
-    wait_for_log(path, timeout)
     connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW)
     with _closed_on_error(connection):
         connection.set_busy_handler(wait)
@@ -108,24 +110,32 @@ def _set_up(connection: apsw.Connection, timeout: float, cache_kib: int) -> None
         connection.execute(f"PRAGMA {setting}")
 
 
-def connect_to_read(path: Path) -> tuple[apsw.Connection, bool]:
-    """Return a connection, and whether it takes the file for one that does not change."""
+def connect_to_read(path: Path) -> Opened:
+    """Return a connection that reads.
+
+    Raises:
+        ArchiveError: The file is no regular one, or its log was removed.
+        apsw.Error: SQLite cannot open it.
+    """
     check_regular(path)
-    wait_for_log(path, _PATIENCE)
-    flags = apsw.SQLITE_OPEN_READONLY
-    connection = apsw.Connection(str(path), flags=flags)
     try:
-        with _closed_on_error(connection):
-            # The last writer to close has the file to itself for a moment.
-            connection.set_busy_timeout(int(_PATIENCE * 1_000))
-            connection.execute("SELECT 1 FROM sqlite_schema").get  # noqa: B018 - runs the statement
+        return with_its_log(path, _PATIENCE, lambda: _connect_to_read(path))
     except (apsw.CantOpenError, apsw.ReadOnlyError, apsw.IOError) as error:
         wal = Path(f"{path}-wal")
         if (isinstance(error, apsw.IOError) and not is_full(error)) or (wal.exists() and wal.stat().st_size):
             raise
         # No log, and no right or no room to make one: until one appears, nobody writes.
-        return apsw.Connection(f"file:{uri_path(path)}?immutable=1", flags=flags | apsw.SQLITE_OPEN_URI), True
-    return connection, False
+        flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+        return Opened(apsw.Connection(f"file:{uri_path(path)}?immutable=1", flags=flags), None)
+
+
+def _connect_to_read(path: Path) -> apsw.Connection:
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    with _closed_on_error(connection):
+        # The last writer to close has the file to itself for a moment.
+        connection.set_busy_timeout(int(_PATIENCE * 1_000))
+        connection.execute("SELECT 1 FROM sqlite_schema").get  # noqa: B018 - runs the statement
+    return connection
 
 
 @contextlib.contextmanager

@@ -15,9 +15,10 @@ import apsw
 from otel_audit import forksafe
 from otel_audit.archive.connecting import check_version, connect_to_read, connect_to_write
 from otel_audit.archive.files import check_regular
-from otel_audit.archive.logindex import LogIndex, abandon, others_open
+from otel_audit.archive.logindex import LogIndex, Opened, abandon, others_open
 from otel_audit.archive.ownedlock import OwnedLock
 from otel_audit.archive.remedies import is_full, remedy
+from otel_audit.archive.space import spend
 from otel_audit.errors import ArchiveError, IntegrityError
 
 __all__ = ["Database", "Mode", "archive_errors"]
@@ -58,6 +59,7 @@ class Database(forksafe.ForkAware):
         self._connection: apsw.Connection | None = None
         self._index: LogIndex | None = None
         self._left = False
+        self._saved: LogIndex | None = None
         self._immutable = False
         self._closed = False
         self.inode = 0
@@ -151,6 +153,11 @@ class Database(forksafe.ForkAware):
         return is_full(error, self._connection.system_errno if self._connection is not None else 0)
 
     @property
+    def index_lost(self) -> bool:
+        """Whether a connection is open whose index of the log is no longer what others find."""
+        return self._connection is not None and self._index is not None and self._index.lost()
+
+    @property
     def log_removed(self) -> bool:
         """Whether a connection is open whose log, or its index, is no longer what others find."""
         return (
@@ -174,7 +181,6 @@ class Database(forksafe.ForkAware):
         except OSError:
             return True  # nobody can tell: whoever uses it will hear
         self.log_size = found.st_size
-        self._log_inode = self._log_inode or found.st_ino
         return found.st_ino == self._log_inode
 
     def _leave_log(self) -> None:
@@ -202,22 +208,27 @@ class Database(forksafe.ForkAware):
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         deadline = time.monotonic() + self._patience
-        while True:
+        while self._saved is not self._index:
             try:
                 connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_FULL)
+                self._saved = self._index
             except (apsw.BusyError, apsw.LockedError):
                 # At once, where another process does the same: SQLite does not wait for that.
-                if time.monotonic() > deadline and not Path(f"{self.path}-wal").exists():
-                    raise
                 if time.monotonic() > deadline:
-                    return
+                    if Path(f"{self.path}-wal").exists():
+                        return  # with the log itself nothing is lost
+                    raise
                 time.sleep(0.001)
-            else:
-                return
+            except apsw.Error as error:
+                if not (self.is_full(error) and spend(self.path, own=True)):
+                    raise
 
     def _wait_for_others(self) -> None:
         """Wait until nothing in this process uses a removed index: all its connections share one."""
-        siblings = [each for each in forksafe.members() if isinstance(each, Database) and each.path == self.path]
+        name = os.path.realpath(self.path)
+        siblings = [
+            each for each in forksafe.members() if isinstance(each, Database) and os.path.realpath(each.path) == name
+        ]
         deadline = time.monotonic() + self._patience
         while (lost := [each for each in siblings if each.log_removed]) or self._left:
             for each in lost:
@@ -272,11 +283,11 @@ class Database(forksafe.ForkAware):
         with archive_errors(self.path):
             self._check_place()
             self._wait_for_others()
-            connection = self._open_to_write() if self.mode == "write" else self._open_to_read()
-            self._index = None if self._immutable else LogIndex(self.path)
-            self._log_inode, self._log_checked = 0, 0.0  # to be looked at before the first use
-            if self.mode == "write":
-                connection.set_commit_hook(self._index.guard if self._index else None)
+            opened = self._open_to_write() if self.mode == "write" else self._open_to_read()
+            connection, self._index, self._log_inode = opened.connection, opened.index, opened.log
+            self._log_checked = 0.0
+            if self._index is not None and self.mode == "write":
+                connection.set_commit_hook(self._index.guard)
             self.inode = self.path.stat().st_ino
         self._connection = connection
         return connection
@@ -297,17 +308,19 @@ class Database(forksafe.ForkAware):
             )
         check_regular(self.path)
 
-    def _open_to_write(self) -> apsw.Connection:
+    def _open_to_write(self) -> Opened:
+        saved, self._saved = self._saved, None
         return connect_to_write(
-            self.path, wait=self._wait_when_busy(), timeout=self.busy_timeout, cache_kib=self._cache_kib
+            self.path, wait=self._wait_when_busy(), timeout=self.busy_timeout, cache_kib=self._cache_kib, saved=saved
         )
 
-    def _open_to_read(self) -> apsw.Connection:
-        connection, self._immutable = connect_to_read(self.path)
-        connection.set_busy_handler(self._wait_when_busy())
-        connection.execute(f"PRAGMA cache_size=-{self._cache_kib}")
-        check_version(connection, self.path)
-        return connection
+    def _open_to_read(self) -> Opened:
+        opened = connect_to_read(self.path)
+        self._immutable = opened.index is None
+        opened.connection.set_busy_handler(self._wait_when_busy())
+        opened.connection.execute(f"PRAGMA cache_size=-{self._cache_kib}")
+        check_version(opened.connection, self.path)
+        return opened
 
     def _wait_when_busy(self) -> Callable[[int], bool]:
         deadline = 0.0

@@ -9,9 +9,11 @@ If the log was removed as well, only those who had it open can bring what it hol
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -19,36 +21,47 @@ import apsw
 
 from otel_audit.errors import ArchiveError
 
-__all__ = ["LogIndex", "LogIndexLostError", "abandon", "others_open", "wait_for_log"]
+__all__ = ["LogIndex", "LogIndexLostError", "Opened", "abandon", "others_open", "with_its_log"]
 
 _LOCKS: Final = Path("/proc/locks")
+_ALONE: Final = 1.0
+"""Seconds to wait for whoever opens the archive: it takes milliseconds."""
 
 
 class LogIndexLostError(ArchiveError):
     """A commit was taken back: it would have gone through an index that others no longer see."""
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A connection, and the files that it uses.
+
+    Args:
+        connection: The connection.
+        index: The index of the log; None: the file is taken for one that does not change.
+        log: What identifies the log.
+    """
+
+    connection: apsw.Connection
+    index: LogIndex | None
+    log: int = 0
+
+
 class LogIndex:
-    """The index that a connection found when it was opened.
+    """The index that a connection uses.
 
     Args:
         archive: The archive.
+        inode: What identifies it; 0: it is not known, and taken for lost.
     """
 
-    def __init__(self, archive: Path) -> None:
-        self._archive = archive
+    def __init__(self, archive: Path, inode: int) -> None:
         self._path = f"{archive}-shm"
-        self._inode = 0
-        self._inode = self._present()
+        self.inode = inode
 
     def _present(self) -> int:
         """Return what identifies the index that is there now, 0 for none; where nobody can tell, that of before."""
-        try:
-            return os.stat(self._path).st_ino  # noqa: PTH116 - on the path of every commit
-        except FileNotFoundError:
-            return 0
-        except OSError:
-            return self._inode
+        return _inode(self._path, self.inode)
 
     @property
     def missing(self) -> bool:
@@ -57,7 +70,7 @@ class LogIndex:
 
     def lost(self) -> bool:
         """Tell whether it is no longer the one that others find, or was gone before it could be looked at."""
-        return not self._inode or self._present() != self._inode
+        return not self.inode or self._present() != self.inode
 
     def give_up(self) -> None:
         """Remove it, where it is still the same: nobody commits through it any more."""
@@ -108,42 +121,167 @@ def others_open(archive: Path, but: Iterable[apsw.Connection | None]) -> bool:
     return False
 
 
-def wait_for_log(archive: Path, seconds: float) -> None:
-    """Wait while log or index are missing though another process has the archive open: that one saves what it can.
+def with_its_log(
+    archive: Path, seconds: float, connect: Callable[[], apsw.Connection], *, saved: LogIndex | None = None
+) -> Opened:
+    """Connect to an archive whose log is the one that others use, and wait while it is not.
 
-    While a process opens or closes an archive it looks the same for a moment. Only where the kernel tells of locks
-    (Linux), and of those in the same container.
+    Where log or index were removed while another process has the archive open, that one comes first, for it alone can
+    save what they hold. While a process opens or closes an archive it looks the same for a moment.
 
     Args:
         archive: The archive.
         seconds: How long to wait.
+        connect: Returns a connection that has read from the archive.
+        saved: The index of a log that this process has saved: whoever still uses that one need not be waited for.
 
     Raises:
         ArchiveError: It is still so.
+        apsw.Error: The connection cannot be made.
     """
     deadline = time.monotonic() + seconds
-    while missing := [name for name in (f"{archive}-wal", f"{archive}-shm") if not os.path.exists(name)]:  # noqa: PTH110
-        if (holder := _holder(archive)) is None:
-            return
+    while True:
+        holder = None
+        # One after the other: else a second index could be made while the first is being opened.
+        with _alone(archive):
+            before = _inodes(archive)
+            opened = None
+            if all(before) or (holder := _holder(archive, saved)) is None:
+                opened = _connect(archive, before, connect)
+        if opened is not None:
+            return opened
         if time.monotonic() > deadline:
+            who = "another process" if holder is None else f"process {holder}"
             raise ArchiveError(
-                f"{missing[0]} was removed while process {holder} had the archive open",
-                "that process brings it in order when it next records, or when it is restarted",
+                f"log or index of {archive} (-wal, -shm) were removed while {who} had it open",
+                "that process brings them in order when it next records or reads, or when it is restarted",
             )
         time.sleep(0.001)
 
 
-def _holder(archive: Path) -> int | None:
-    """Return another process that has an archive open; None where there is none, or that is not known."""
+def _connect(archive: Path, before: tuple[int, int], connect: Callable[[], apsw.Connection]) -> Opened | None:
+    """Connect, with no other process doing so; None where log or index were removed meanwhile."""
+    connection: apsw.Connection | None = None
+    try:
+        connection = connect()
+    except apsw.IOError:
+        # Also what is read by an index whose log is gone.
+        after = _inodes(archive)
+        if all(old in {0, now} for old, now in zip(before, after, strict=True)):
+            raise
+    else:
+        after = _inodes(archive)
+    index = LogIndex(archive, after[1])
+    if connection is not None:
+        if _same_log(before, after) and not _is_empty(archive, connection):
+            return Opened(connection, index, after[0])
+        abandon(connection)
+    # A log was made in the place of the one that was removed. Without the index, those who have that one notice.
+    index.give_up()
+    return None
+
+
+@contextlib.contextmanager
+def _alone(archive: Path) -> Iterator[None]:
+    """Keep others from opening an archive, by a lock of its directory; for a second at most, should it not be had."""
+    try:
+        directory = os.open(archive.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        yield
+        return
+    try:
+        deadline = time.monotonic() + _ALONE
+        with contextlib.suppress(OSError):  # a file system without such locks
+            while not _locked(directory) and time.monotonic() < deadline:
+                time.sleep(0.001)
+        yield
+    finally:
+        os.close(directory)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _inode(path: str, unknown: int = 0) -> int:
+    try:
+        return os.stat(path).st_ino  # noqa: PTH116 - on the path of every commit
+    except FileNotFoundError:
+        return 0
+    except OSError:
+        return unknown
+
+
+def _inodes(archive: Path) -> tuple[int, int]:
+    """Return what identifies log and index, 0 for one that is not there."""
+    return _inode(f"{archive}-wal"), _inode(f"{archive}-shm")
+
+
+def _same_log(before: tuple[int, int], after: tuple[int, int]) -> bool:
+    """Tell whether log and index are what they were, or were made meanwhile."""
+    made = all(after) and all(old in {0, now} for old, now in zip(before, after, strict=True))
+    return made or before == after
+
+
+def _is_empty(archive: Path, connection: apsw.Connection) -> bool:
+    """Tell whether the log is empty, though by the index that a connection shares with others it is not."""
+    try:
+        frames, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+        return frames > 0 and not os.path.getsize(f"{archive}-wal")  # noqa: PTH202 - start-up time
+    except (apsw.Error, OSError):
+        return False
+
+
+def _holder(archive: Path, saved: LogIndex | None) -> int | None:
+    """Return another process that has the log of an archive open; None where there is none, or nobody can tell.
+
+    That takes Linux, whose kernel tells of the locks of processes in the same container.
+
+    Args:
+        archive: The archive.
+        saved: Leave out who uses this index.
+    """
     try:
         status = archive.stat()
         locks = _LOCKS.read_bytes()
     except OSError:
         return None
-    file = b"%02x:%02x:%d" % (os.major(status.st_dev), os.minor(status.st_dev), status.st_ino)
+    device, inode = b"%02x:%02x" % (os.major(status.st_dev), os.minor(status.st_dev)), status.st_ino
+    found, harmless = list[int](), {os.getpid()}
     for line in locks.splitlines():
         # "1: POSIX ADVISORY READ 4711 fe:00:262194 1073741826 1073742335"; whoever waits for a lock has an arrow first.
         match line.split()[1:]:
-            case [b"POSIX", _, _, process, found, *_] if found == file and int(process) != os.getpid():
-                return int(process)
-    return None
+            case [b"POSIX", _, _, process, place, *_]:
+                # Btrfs and stacked file systems have another device here than there.
+                on, _, number = place.rpartition(b":")
+                if saved is not None and int(number) == saved.inode:
+                    harmless.add(int(process))
+                elif int(number) == inode and (on == device or _has_open(int(process), archive)):
+                    found.append(int(process))
+    others = [process for process in found if process not in harmless]
+    return others[0] if others and _has_a_log(archive) else None
+
+
+def _has_open(process: int, file: Path) -> bool:
+    """Tell whether a process has a file open; False where one may not look."""
+    name = os.path.realpath(file)
+    with contextlib.suppress(OSError):
+        for descriptor in os.listdir(f"/proc/{process}/fd"):  # noqa: PTH208 - names alone
+            with contextlib.suppress(OSError):
+                if os.readlink(f"/proc/{process}/fd/{descriptor}") == name:  # noqa: PTH115 - as above
+                    return True
+    return False
+
+
+def _has_a_log(archive: Path) -> bool:
+    """Tell whether an archive is one with a log: a copy that SQLite made (VACUUM INTO) is none."""
+    if others_open(archive, ()):
+        return True  # to close the file would give up the locks of this process
+    with contextlib.suppress(OSError), archive.open("rb", buffering=0) as file:
+        # SQLite's file format, 1.3: the versions to write and to read by.
+        return file.read(20)[18:] == b"\x02\x02"
+    return True

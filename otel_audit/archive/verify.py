@@ -84,7 +84,7 @@ def verify(
     file = Path(path).absolute()
     if not file.exists():
         raise ArchiveError(f"there is no archive at {file}", "give --archive or set OTEL_AUDIT_ARCHIVE")
-    with archive_errors(file), contextlib.closing(connect_to_read(file)[0]) as connection:
+    with archive_errors(file), contextlib.closing(connect_to_read(file).connection) as connection:
         prepare(connection)
         if not is_archive(connection):
             raise ArchiveError(f"{file} is no audit archive", "give the path of an archive made by otel_audit")

@@ -113,7 +113,7 @@ def _open(path: Path, keep: int, trust: Trust) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with archive_errors(path):
-        _connection = connect_to_read(path)[0]
+        _connection = connect_to_read(path).connection
         prepare(_connection)
     _keep, _trust = keep, trust
 

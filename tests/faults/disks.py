@@ -195,8 +195,9 @@ def _remove_log_files(stage: Stage) -> None:
         for number in range(3):
             for suffix in suffixes:
                 path.with_name(f"{path.name}{suffix}").unlink(missing_ok=True)
+            crew.listen(stage.chance.choice((0.0, 0.0, stage.chance.uniform(0.0, 0.1))))
             crew.start(steadily(path), f"{outcome.cycles}-{number}")
-            crew.listen(stage.chance.uniform(0.02, 0.3))
+            outcome.demand(crew.hear(100), f"{suffixes}: they did not go on: {ledger.refused[-1:]}")
     outcome.demand(not ledger.refused, f"{suffixes}: {ledger.refused[:1]}")
     stage.cycle()
     check(path, ledger, outcome, deliver=outcome.cycles % 8 == 1)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import apsw
-
 from otel_audit.archive.database import Database
+from otel_audit.archive.logindex import Opened
 from otel_audit.archive.writer import Writer
 from otel_audit.delivery.outbox import BATCH, Entry, Outbox
 from otel_audit.record import AuditRecord, Receipt
@@ -33,10 +32,10 @@ def _unsynced(path: Path, kind: int = 0, **settings: Any) -> Work:
         # Set in the writer's process, which ends with it.
         proper = Database._open_to_write
 
-        def lax(self: Database) -> apsw.Connection:
-            connection = proper(self)
-            connection.execute("PRAGMA synchronous=NORMAL")
-            return connection
+        def lax(self: Database) -> Opened:
+            opened = proper(self)
+            opened.connection.execute("PRAGMA synchronous=NORMAL")
+            return opened
 
         Database._open_to_write = lax  # type: ignore[method-assign]
         # What is lost would else be noticed at the next start, and nothing more be recorded.

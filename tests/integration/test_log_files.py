@@ -25,7 +25,7 @@ from otel_audit.archive.query import open_archive
 from otel_audit.errors import ArchiveError
 from otel_audit.provider import AuditProvider
 from otel_audit.testing import Collector
-from tests.archive_material import assert_delivered, assert_sound, connect, forked, provider_at
+from tests.archive_material import assert_delivered, assert_sound, connect, forked, provider_at, wait_until
 
 REMOVED = [("-shm",), ("-wal",), ("-wal", "-shm")]
 
@@ -91,6 +91,8 @@ class Other:
     def pause(self) -> None:
         """Stop it, as a debugger does."""
         self._process.send_signal(signal.SIGSTOP)
+        stat = Path(f"/proc/{self.pid}/stat")
+        wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T")
 
     def resume(self) -> None:
         """Let it go on."""
@@ -105,6 +107,7 @@ class Other:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.resume()
         self._process.communicate(timeout=30)
         assert self._process.returncode == 0
 
@@ -159,7 +162,7 @@ def test_what_else_this_process_has_open(archive_path: Path) -> None:
     """A connection of this process that nobody can close keeps it from opening the archive anew, and that is said."""
     with provider_at(archive_path, block_timeout=0.2) as provider:
         record(provider)
-        with closing(connect_to_read(archive_path)[0]):
+        with closing(connect_to_read(archive_path).connection):
             remove(archive_path, "-shm")
             with pytest.raises(ArchiveError, match=r"this process still reads the archive by it|no commit within"):
                 record(provider)
@@ -174,7 +177,7 @@ def test_nobody_is_there_to_save_the_log(archive_path: Path, monkeypatch: pytest
         assert other.record() == 1
         other.pause()
         remove(archive_path, "-wal", "-shm")
-        said = rf"-wal was removed while process {other.pid} had the archive open"
+        said = rf"\(-wal, -shm\) were removed while process {other.pid} had it open"
         with pytest.raises(ArchiveError, match=said), open_archive(archive_path):
             pass
         with pytest.raises(ArchiveError, match=said), provider_at(archive_path, block_timeout=0.2) as provider:
