@@ -335,7 +335,7 @@ def _like(old: Any, source: Source) -> Any:
         case 0:
             return source.json()
         case 1 if isinstance(old, str):
-            return source.changed(old.encode()).decode("utf-8", "replace")
+            return source.changed(old.encode("utf-8", "surrogatepass")).decode("utf-8", "replace")
         case 2 if isinstance(old, list) and old:
             return old[: source.number(len(old))]
         case _ if isinstance(old, int):
