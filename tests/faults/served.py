@@ -24,6 +24,8 @@ tasks.conf.update(
         "data_folder_out": str(_broker),
         "polling_interval": 0.02,
     },
+    # No limit: a task whose process was killed before it was begun counts against that for ever.
+    worker_prefetch_multiplier=0,
     worker_hijack_root_logger=False,
     broker_connection_retry_on_startup=False,
 )
