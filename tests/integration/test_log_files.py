@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Self
@@ -22,10 +24,12 @@ from otel_audit.archive.leaf import commitment
 from otel_audit.archive.logindex import LogIndexLostError
 from otel_audit.archive.logkeeping import LogKeeping
 from otel_audit.archive.query import open_archive
+from otel_audit.archive.space import lay_by
 from otel_audit.errors import ArchiveError
 from otel_audit.provider import AuditProvider
 from otel_audit.testing import Collector
 from tests.archive_material import assert_delivered, assert_sound, connect, forked, provider_at, wait_until
+from tests.faults.injection import needs_root, small_tmpfs
 
 REMOVED = [("-shm",), ("-wal",), ("-wal", "-shm")]
 
@@ -273,3 +277,126 @@ def test_the_end_follows_at_once(end: str, suffixes: tuple[str, ...], archive_pa
         forked(lambda: None)
     provider.shutdown()
     assert_sound(archive_path, records=3)
+
+
+class Idle(Other):
+    """Another process that has an archive open to read, within a transaction or not, and does nothing with it."""
+
+    _PROGRAM = """
+        import sys
+        from pathlib import Path
+        from otel_audit.archive.query import open_archive
+        from tests.archive_material import connect
+        with open_archive(Path(sys.argv[1])) as archive:
+            connection = connect(Path(sys.argv[1]))
+            for line in sys.stdin:
+                connection.execute("BEGIN")
+                print(len(connection.execute("SELECT sequence FROM record").fetchall()), flush=True)
+    """
+
+
+@pytest.mark.parametrize("suffixes", REMOVED)
+def test_an_idle_reader_holds_up_nobody(suffixes: tuple[str, ...], archive_path: Path) -> None:
+    """Who records does not wait for another process that merely has the archive open, also in a transaction."""
+    with provider_at(archive_path, block_timeout=5.0) as provider:
+        record(provider)
+        with Idle(archive_path) as reader:
+            assert reader.record() == 3
+            remove(archive_path, *suffixes)
+            began = time.monotonic()
+            record(provider)
+            assert time.monotonic() - began < 5.0
+        record(provider)
+    assert_sound(archive_path, records=9)
+
+
+def test_a_copy_without_a_log(archive_path: Path, tmp_path: Path) -> None:
+    """A copy that SQLite made has no log: nobody is waited for because of that."""
+    with provider_at(archive_path) as provider:
+        record(provider)
+    copy = tmp_path / "copy.db"
+    with closing(connect(archive_path)) as connection:
+        connection.execute("VACUUM INTO ?", (str(copy),))
+    with Idle(copy) as reader:
+        assert reader.record() == 3
+        began = time.monotonic()
+        with open_archive(copy) as archive:
+            assert archive.status().sequence == 3
+        assert time.monotonic() - began < 5.0
+
+
+def test_another_name_of_the_directory(archive_path: Path, tmp_path: Path) -> None:
+    """An archive that one process opened by two names, of which one leads through a link, is one archive."""
+    with provider_at(archive_path, block_timeout=5.0) as provider:
+        record(provider)
+        (tmp_path / "link").symlink_to(archive_path.parent)
+        with open_archive(tmp_path / "link" / archive_path.name) as reader:
+            assert reader.status().sequence == 3
+            remove(archive_path, "-shm")
+            record(provider)
+            assert reader.status().sequence == 6
+    assert_sound(archive_path, records=6)
+
+
+def test_a_file_system_with_another_device(archive_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the kernel names another device than the file has, as on btrfs, who has the archive open is found too."""
+    with Other(archive_path) as other:
+        assert other.record() == 1
+        inode = archive_path.stat().st_ino
+        table = tmp_path / "locks"
+        table.write_text(
+            f"1: POSIX  ADVISORY  READ 1 ff:fe:{inode} 0 EOF\n"
+            f"1: -> POSIX  ADVISORY  READ {other.pid} ff:fe:{inode} 0 1\n"
+            f"2: POSIX  ADVISORY  READ {other.pid} ff:fe:{inode} 1073741826 1073742335\n"
+        )
+        monkeypatch.setattr(logindex, "_LOCKS", table)
+        assert logindex._holder(archive_path, None) == other.pid
+        table.write_text(f"1: POSIX  ADVISORY  READ {other.pid} ff:fe:{inode + 1} 1073741826 1073742335\n")
+        assert logindex._holder(archive_path, None) is None
+
+
+def test_a_reader_that_stays(archive_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a reader keeps its transaction, each attempt to begin the log anew takes twice as long to come."""
+    monkeypatch.setattr(logkeeping, "LOG_LIMIT", 2**20)
+    with provider_at(archive_path) as provider, closing(connect(archive_path)) as reader:
+        record(provider)
+        database = provider.writer._database
+        keeping, provider.writer._log_keeping = provider.writer._log_keeping, Never(database)
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM record").fetchall()
+        for _ in range(200):
+            provider.get_logger("m").audit("any", message="x" * 10_000)
+        database._log_checked = 0.0
+        record(provider)
+        pauses = []
+        for _ in range(12):
+            keeping._next = 0.0
+            keeping.run()
+            pauses.append(keeping._pause)
+        assert pauses[:4] == [4.0, 8.0, 16.0, 32.0]
+        assert pauses[-1] == 300.0
+        reader.execute("COMMIT")
+        keeping._next = 0.0
+        keeping.run()
+        assert keeping._pause == 2.0
+        # Until somebody records there is nothing to do: the file keeps its size.
+        keeping._next = 0.0
+        monkeypatch.setattr(keeping, "_begin_anew", None)
+        keeping.run()
+
+
+@pytest.mark.skipif(needs_root() != "", reason="mounts a file system")
+def test_a_full_disk(tmp_path: Path) -> None:
+    """Where there is no room to save a removed log in, the reserve makes it."""
+    with small_tmpfs(tmp_path / "small", "12m") as point:
+        path = point / "audit.db"
+        with provider_at(path, block_timeout=5.0) as provider:
+            for _ in range(60):
+                provider.get_logger("m").audit("any", message="x" * 20_000)
+            assert lay_by(path, 2 * 2**20, 0)
+            with contextlib.suppress(OSError), (point / "ballast").open("wb", buffering=0) as ballast:
+                while True:
+                    ballast.write(bytes(4_096))
+            remove(path, "-wal", "-shm")
+            record(provider)
+        assert_sound(path, records=63)
