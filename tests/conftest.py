@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 # A busy machine is no failure: the time limit of a test is pytest's.
 settings.register_profile("otel_audit", deadline=None, print_blob=True)
 settings.load_profile("otel_audit")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As for whatever a shell starts in the background: what tests start and interrupt would ignore it, too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _clear_telemetry(monkeypatch: pytest.MonkeyPatch) -> None:
