@@ -24,6 +24,8 @@ from otel_audit.errors import ArchiveError
 __all__ = ["LogIndex", "LogIndexLostError", "Opened", "abandon", "others_open", "with_its_log"]
 
 _LOCKS: Final = Path("/proc/locks")
+_INDEX_LOCK: Final = [b"128", b"128"]
+"""The byte that each connection locks in the index that it uses, for as long as it uses it."""
 _ALONE: Final = 1.0
 """Seconds to wait for whoever opens the archive: it takes milliseconds."""
 
@@ -75,8 +77,8 @@ class LogIndex:
     def give_up(self) -> None:
         """Remove it, where it is still the same: nobody commits through it any more."""
         if not self.lost():
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._path)  # noqa: PTH108 - as above
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)  # noqa: PTH108 - as in `_inode`
 
     def guard(self) -> bool:
         """Let a commit go ahead; SQLite asks before each, with the write lock held.
@@ -251,19 +253,21 @@ def _holder(archive: Path, saved: LogIndex | None) -> int | None:
     except OSError:
         return None
     device, inode = b"%02x:%02x" % (os.major(status.st_dev), os.minor(status.st_dev)), status.st_ino
-    found, harmless = list[int](), {os.getpid()}
+    found, with_a_log, harmless = list[int](), set[int](), {os.getpid()}
     for line in locks.splitlines():
         # "1: POSIX ADVISORY READ 4711 fe:00:262194 1073741826 1073742335"; whoever waits for a lock has an arrow first.
         match line.split()[1:]:
-            case [b"POSIX", _, _, process, place, *_]:
+            case [b"POSIX", _, _, process, place, *where]:
                 # Btrfs and stacked file systems have another device here than there.
                 on, _, number = place.rpartition(b":")
                 if saved is not None and int(number) == saved.inode:
                     harmless.add(int(process))
                 elif int(number) == inode and (on == device or _has_open(int(process), archive)):
                     found.append(int(process))
-    others = [process for process in found if process not in harmless]
-    return others[0] if others and _has_a_log(archive) else None
+                if where == _INDEX_LOCK:
+                    with_a_log.add(int(process))
+    # Who reads a copy without a log (VACUUM INTO) uses no index.
+    return next((process for process in found if process in with_a_log and process not in harmless), None)
 
 
 def _has_open(process: int, file: Path) -> bool:
@@ -275,13 +279,3 @@ def _has_open(process: int, file: Path) -> bool:
                 if os.readlink(f"/proc/{process}/fd/{descriptor}") == name:  # noqa: PTH115 - as above
                     return True
     return False
-
-
-def _has_a_log(archive: Path) -> bool:
-    """Tell whether an archive is one with a log: a copy that SQLite made (VACUUM INTO) is none."""
-    if others_open(archive, ()):
-        return True  # to close the file would give up the locks of this process
-    with contextlib.suppress(OSError), archive.open("rb", buffering=0) as file:
-        # SQLite's file format, 1.3: the versions to write and to read by.
-        return file.read(20)[18:] == b"\x02\x02"
-    return True

@@ -348,10 +348,15 @@ def test_a_file_system_with_another_device(archive_path: Path, tmp_path: Path, m
             f"1: POSIX  ADVISORY  READ 1 ff:fe:{inode} 0 EOF\n"
             f"1: -> POSIX  ADVISORY  READ {other.pid} ff:fe:{inode} 0 1\n"
             f"2: POSIX  ADVISORY  READ {other.pid} ff:fe:{inode} 1073741826 1073742335\n"
+            f"3: POSIX  ADVISORY  READ {other.pid} ff:fe:{inode + 9} 128 128\n"
         )
         monkeypatch.setattr(logindex, "_LOCKS", table)
         assert logindex._holder(archive_path, None) == other.pid
-        table.write_text(f"1: POSIX  ADVISORY  READ {other.pid} ff:fe:{inode + 1} 1073741826 1073742335\n")
+        # It uses an index that was saved; it uses none at all; it has another file open.
+        assert logindex._holder(archive_path, logindex.LogIndex(archive_path, inode + 9)) is None
+        table.write_text(table.read_text().replace("128 128", "120 120"))
+        assert logindex._holder(archive_path, None) is None
+        table.write_text(table.read_text().replace("120 120", "128 128").replace(f"{inode} ", f"{inode + 1} "))
         assert logindex._holder(archive_path, None) is None
 
 
