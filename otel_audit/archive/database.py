@@ -145,7 +145,7 @@ class Database(forksafe.ForkAware):
         self._closed = True
         if not self._lock.owned:  # else whoever was interrupted drops it
             self._lock.acquire()
-            self._drop()
+            self._save_and_drop()
             self._lock.release()
 
     def is_full(self, error: apsw.Error) -> bool:
@@ -255,6 +255,12 @@ class Database(forksafe.ForkAware):
                 finally:
                     self._lock.release()
 
+    def _save_and_drop(self) -> None:
+        if self.log_removed:
+            with contextlib.suppress(apsw.Error, OSError):
+                self._leave_log()
+        self._drop()
+
     def _drop(self) -> None:
         if self._connection is not None:
             connection, self._connection = self._connection, None
@@ -268,7 +274,7 @@ class Database(forksafe.ForkAware):
     def before_fork(self) -> None:
         """Wait for the transaction under way and close the connection."""
         self._lock.acquire()
-        self._drop()
+        self._save_and_drop()
 
     def after_fork_in_parent(self) -> None:
         """Let the next use open a connection."""
