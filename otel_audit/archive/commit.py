@@ -12,6 +12,7 @@ from otel_audit.archive.database import Database, archive_errors
 from otel_audit.archive.leaf import EVENT, commitment, header_digest, leaf_hash
 from otel_audit.archive.logindex import LogIndexLostError
 from otel_audit.archive.merkle import Frontier, peak_ends
+from otel_audit.archive.remedies import replaced
 from otel_audit.archive.space import spend
 from otel_audit.errors import IntegrityError
 from otel_audit.record import AuditRecord
@@ -204,10 +205,7 @@ class Committer:
         except FileNotFoundError:
             inode = -1
         if inode != self.database.inode:
-            raise IntegrityError(
-                f"the archive {self.database.path} was removed or replaced while it was in use",
-                "put the original file back, or restart to begin a new archive",
-            )
+            raise replaced(self.database.path)
 
     def _present_tree(self, connection: apsw.Connection, floor: Floor | None) -> Frontier:
         """Return the tree as it is now, having seen that it is the one we know, or an extension of it."""

@@ -15,11 +15,12 @@ import apsw
 from otel_audit import forksafe
 from otel_audit.archive.connecting import check_version, connect_to_read, connect_to_write
 from otel_audit.archive.files import check_regular
-from otel_audit.archive.logindex import LogIndex, Opened, abandon, others_open
+from otel_audit.archive.logindex import LogIndex, Opened, abandon
+from otel_audit.archive.openers import opened_here
 from otel_audit.archive.ownedlock import OwnedLock
-from otel_audit.archive.remedies import is_full, remedy
+from otel_audit.archive.remedies import is_full, remedy, replaced
 from otel_audit.archive.space import spend
-from otel_audit.errors import ArchiveError, IntegrityError
+from otel_audit.errors import ArchiveError
 
 __all__ = ["Database", "Mode", "archive_errors"]
 
@@ -233,7 +234,8 @@ class Database(forksafe.ForkAware):
         while (lost := [each for each in siblings if each.log_removed]) or self._left:
             for each in lost:
                 each.leave_if_idle()
-            self._left = others_open(self.path, [each.present_connection for each in siblings])
+            known = [each.present_connection for each in siblings]
+            self._left = any(connection not in known for connection in opened_here(self.path))
             if self._left and time.monotonic() > deadline:
                 raise ArchiveError(
                     f"{self.path}-shm was removed, and this process still reads the archive by it",
@@ -303,10 +305,7 @@ class Database(forksafe.ForkAware):
             raise ArchiveError(f"the archive {self.path} is closed", "open it again")
         if self.inode and not self.path.exists():
             # Made anew, it would hide that the old one is gone.
-            raise IntegrityError(
-                f"the archive {self.path} was removed while it was in use",
-                "put the original file back, or restart to begin a new archive",
-            )
+            raise replaced(self.path)
         if self._must_exist and not self.path.exists():
             raise ArchiveError(
                 f"there is no archive at {self.path}",

@@ -30,8 +30,9 @@ _NETWORK_FILE_SYSTEMS: Final = frozenset({
 
 def check_regular(path: Path) -> None:
     """Raise where there is something else than a file: a pipe would be waited for without end."""
-    if path.exists() and not path.is_file():
-        raise ArchiveError(f"{path} is no regular file", "give the path of the archive's file")
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise ArchiveError(f"{path} is no regular file", "give the path of the archive's file")
 
 
 def uri_path(path: Path) -> str:

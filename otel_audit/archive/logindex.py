@@ -12,22 +12,21 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import apsw
 
+from otel_audit.archive import openers
+from otel_audit.archive.remedies import replaced
 from otel_audit.errors import ArchiveError
 
-__all__ = ["LogIndex", "LogIndexLostError", "Opened", "abandon", "others_open", "with_its_log"]
+__all__ = ["LogIndex", "LogIndexLostError", "Opened", "abandon", "with_its_log"]
 
-_LOCKS: Final = Path("/proc/locks")
-_INDEX_LOCK: Final = [b"128", b"128"]
-"""The byte that each connection locks in the index that it uses, for as long as it uses it."""
-_ALONE: Final = 1.0
-"""Seconds to wait for whoever opens the archive: it takes milliseconds."""
+_MOMENT: Final = 1.0
+"""Seconds to wait for whoever opens or closes the archive: it takes milliseconds."""
 
 
 class LogIndexLostError(ArchiveError):
@@ -102,27 +101,6 @@ def abandon(connection: apsw.Connection) -> None:
         connection.close()
 
 
-def others_open(archive: Path, but: Iterable[apsw.Connection | None]) -> bool:
-    """Tell whether this process has the archive open: connections of one process share the index.
-
-    Args:
-        archive: The archive.
-        but: Connections to leave out.
-    """
-    known, name = {id(connection) for connection in but}, os.path.realpath(archive)
-    for connection in apsw.connections():
-        if id(connection) in known:
-            continue
-        try:
-            if connection.filename == name:
-                return True
-        except apsw.ConnectionClosedError:
-            pass  # by another thread, meanwhile
-        except apsw.ThreadingViolationError:
-            return True  # in use by another thread: it may be this archive's
-    return False
-
-
 def with_its_log(
     archive: Path, seconds: float, connect: Callable[[], apsw.Connection], *, saved: LogIndex | None = None
 ) -> Opened:
@@ -130,6 +108,9 @@ def with_its_log(
 
     Where log or index were removed while another process has the archive open, that one comes first, for it alone can
     save what they hold. While a process opens or closes an archive it looks the same for a moment.
+
+    A file that was put in the place of an archive in use is not opened: the log beside it is the other one's. SQLite,
+    which goes by the name, would mix the two, and cut an index that this process has in its memory: that ends it.
 
     Args:
         archive: The archive.
@@ -139,20 +120,25 @@ def with_its_log(
 
     Raises:
         ArchiveError: It is still so.
+        IntegrityError: Somebody uses the log for another file.
         apsw.Error: The connection cannot be made.
+        OSError: The archive cannot be looked at.
     """
-    deadline = time.monotonic() + seconds
+    began = time.monotonic()
     while True:
-        holder = None
         # One after the other: else a second index could be made while the first is being opened.
         with _alone(archive):
             before = _inodes(archive)
-            opened = None
-            if all(before) or (holder := _holder(archive, saved)) is None:
-                opened = _connect(archive, before, connect)
+            if openers.other_file_here(archive, _file(archive)):
+                raise replaced(archive)
+            holder = None if all(before) else openers.holder(archive, saved.inode if saved is not None else 0)
+            stranger = openers.stranger(archive, before[1]) if before[1] else None
+            opened = _connect(archive, before, connect) if holder is stranger is None else None
         if opened is not None:
             return opened
-        if time.monotonic() > deadline:
+        if stranger is not None and time.monotonic() > began + min(seconds, _MOMENT):
+            raise replaced(archive, stranger)
+        if time.monotonic() > began + seconds:
             who = "another process" if holder is None else f"process {holder}"
             raise ArchiveError(
                 f"log or index of {archive} (-wal, -shm) were removed while {who} had it open",
@@ -169,13 +155,14 @@ def _connect(archive: Path, before: tuple[int, int], connect: Callable[[], apsw.
     except apsw.IOError:
         # Also what is read by an index whose log is gone.
         after = _inodes(archive)
-        if all(old in {0, now} for old, now in zip(before, after, strict=True)):
+        if _kept(before, after):
             raise
     else:
         after = _inodes(archive)
     index = LogIndex(archive, after[1])
     if connection is not None:
         if _same_log(before, after) and not _is_empty(archive, connection):
+            openers.note(connection, archive, _file(archive))
             return Opened(connection, index, after[0])
         abandon(connection)
     # A log was made in the place of the one that was removed. Without the index, those who have that one notice.
@@ -192,7 +179,7 @@ def _alone(archive: Path) -> Iterator[None]:
         yield
         return
     try:
-        deadline = time.monotonic() + _ALONE
+        deadline = time.monotonic() + _MOMENT
         with contextlib.suppress(OSError):  # a file system without such locks
             while not _locked(directory) and time.monotonic() < deadline:
                 time.sleep(0.001)
@@ -218,6 +205,13 @@ def _inode(path: str, unknown: int = 0) -> int:
         return unknown
 
 
+def _file(archive: Path) -> int:
+    """Return what identifies an archive's file, 0 where there is none."""
+    with contextlib.suppress(FileNotFoundError):
+        return archive.stat().st_ino
+    return 0
+
+
 def _inodes(archive: Path) -> tuple[int, int]:
     """Return what identifies log and index, 0 for one that is not there."""
     return _inode(f"{archive}-wal"), _inode(f"{archive}-shm")
@@ -225,8 +219,12 @@ def _inodes(archive: Path) -> tuple[int, int]:
 
 def _same_log(before: tuple[int, int], after: tuple[int, int]) -> bool:
     """Tell whether log and index are what they were, or were made meanwhile."""
-    made = all(after) and all(old in {0, now} for old, now in zip(before, after, strict=True))
-    return made or before == after
+    return before == after or (all(after) and _kept(before, after))
+
+
+def _kept(before: tuple[int, int], after: tuple[int, int]) -> bool:
+    """Tell whether log and index, as far as they were there, still are."""
+    return all(old in {0, now} for old, now in zip(before, after, strict=True))
 
 
 def _is_empty(archive: Path, connection: apsw.Connection) -> bool:
@@ -236,46 +234,3 @@ def _is_empty(archive: Path, connection: apsw.Connection) -> bool:
         return frames > 0 and not os.path.getsize(f"{archive}-wal")  # noqa: PTH202 - start-up time
     except (apsw.Error, OSError):
         return False
-
-
-def _holder(archive: Path, saved: LogIndex | None) -> int | None:
-    """Return another process that has the log of an archive open; None where there is none, or nobody can tell.
-
-    That takes Linux, whose kernel tells of the locks of processes in the same container.
-
-    Args:
-        archive: The archive.
-        saved: Leave out who uses this index.
-    """
-    try:
-        status = archive.stat()
-        locks = _LOCKS.read_bytes()
-    except OSError:
-        return None
-    device, inode = b"%02x:%02x" % (os.major(status.st_dev), os.minor(status.st_dev)), status.st_ino
-    found, with_a_log, harmless = list[int](), set[int](), {os.getpid()}
-    for line in locks.splitlines():
-        # "1: POSIX ADVISORY READ 4711 fe:00:262194 1073741826 1073742335"; whoever waits for a lock has an arrow first.
-        match line.split()[1:]:
-            case [b"POSIX", _, _, process, place, *where]:
-                # Btrfs and stacked file systems have another device here than there.
-                on, _, number = place.rpartition(b":")
-                if saved is not None and int(number) == saved.inode:
-                    harmless.add(int(process))
-                elif int(number) == inode and (on == device or _has_open(int(process), archive)):
-                    found.append(int(process))
-                if where == _INDEX_LOCK:
-                    with_a_log.add(int(process))
-    # Who reads a copy without a log (VACUUM INTO) uses no index.
-    return next((process for process in found if process in with_a_log and process not in harmless), None)
-
-
-def _has_open(process: int, file: Path) -> bool:
-    """Tell whether a process has a file open; False where one may not look."""
-    name = os.path.realpath(file)
-    with contextlib.suppress(OSError):
-        for descriptor in os.listdir(f"/proc/{process}/fd"):  # noqa: PTH208 - names alone
-            with contextlib.suppress(OSError):
-                if os.readlink(f"/proc/{process}/fd/{descriptor}") == name:  # noqa: PTH115 - as above
-                    return True
-    return False

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 
 import apsw
 
-__all__ = ["is_full", "remedy"]
+from otel_audit.errors import IntegrityError
+
+__all__ = ["is_full", "remedy", "replaced"]
 
 
 def is_full(error: apsw.Error, errno_: int = 0) -> bool:
@@ -19,6 +22,20 @@ def is_full(error: apsw.Error, errno_: int = 0) -> bool:
     if isinstance(error, apsw.IOError) and errno_ == errno.EDQUOT:
         return True
     return isinstance(error, apsw.FullError) or getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_SHMSIZE
+
+
+def replaced(archive: Path, process: int | None = None) -> IntegrityError:
+    """Return the error of an archive whose file is no longer the one that somebody has open.
+
+    Args:
+        archive: The archive.
+        process: Who has it open; None: this process.
+    """
+    who = "it was in use" if process is None else f"process {process} had it open, which still uses its log"
+    whom = "restart to begin a new archive" if process is None else "end that process first"
+    return IntegrityError(
+        f"the archive {archive} was removed or replaced while {who}", f"put the original file back, or {whom}"
+    )
 
 
 def remedy(error: apsw.Error) -> str:

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from otel_audit.archive.query import open_archive
+from otel_audit.errors import IntegrityError
 from tests.archive_material import provider_at
 from tests.faults.checks import check
 from tests.faults.frame import SLACK, Stage
@@ -103,6 +104,7 @@ def moved_files(stage: Stage) -> None:
     troubles: tuple[tuple[Trouble, str], ...] = (
         (_renamed, "removed or replaced"),
         (_replaced, "removed or replaced"),
+        (_replaced_by_a_copy, "removed or replaced"),
         (_closed_to_all, "ermission"),
         (_without_log, ""),
         (_directory_renamed, "removed"),
@@ -128,9 +130,32 @@ def _replaced(path: Path, child: int) -> Iterator[None]:
     other = path.with_name("other.db")
     with provider_at(other) as provider:
         provider.get_logger("other").audit("server-started")
+    with _exchanged(path, child, other):
+        yield
+
+
+@contextmanager
+def _replaced_by_a_copy(path: Path, child: int) -> Iterator[None]:
+    other = path.with_name("other.db")
+    shutil.copy(path, other)
+    with _exchanged(path, child, other):
+        yield
+
+
+@contextmanager
+def _exchanged(path: Path, child: int, other: Path) -> Iterator[None]:
+    """Put another file in the archive's place; it is not taken for the one that the log beside it belongs to."""
+    before = other.read_bytes()
     with _renamed(path, child):
         other.rename(path)
         yield
+        refused = ""
+        try:
+            provider_at(path).shutdown()
+        except IntegrityError as error:
+            refused = str(error)
+        assert f"process {child} had it open" in refused, f"another file was opened: {refused}"
+        assert path.read_bytes() == before, "another file was written to"
 
 
 @contextmanager

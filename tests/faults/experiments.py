@@ -58,7 +58,7 @@ _ALL: Final = (
     ),
     Experiment(
         name="moved", fault="archive moved, replaced, without permissions, without its log, under a writer",
-        run=disks.moved_files, full=60, quick=5,
+        run=disks.moved_files, full=60, quick=6,
     ),
     Experiment(
         name="log-files", fault="`-shm`, `-wal`, or both removed under several writers, others starting",

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import stat
 import tempfile
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import apsw
 import pytest
 
-from otel_audit.archive.connecting import APPLICATION_ID, SCHEMA_VERSION
+from otel_audit.archive.connecting import APPLICATION_ID, SCHEMA_VERSION, connect_to_read
 from otel_audit.archive.files import file_system, refuse_network_file_system
 from otel_audit.archive.query import open_archive
-from otel_audit.errors import ArchiveError, IntegrityError
+from otel_audit.archive.verify import verify
+from otel_audit.errors import ArchiveError, AuditError, IntegrityError
 from otel_audit.provider import AuditProvider
 from otel_audit.record import Receipt
 from tests.archive_material import assert_sound, connect, forked, provider_at, run_python
@@ -51,7 +56,7 @@ def test_a_file_that_was_exchanged_is_noticed_at_once(what: str, archive_path: P
     provider = provider_at(archive_path)
     receipts = record(provider, 2)
     original = archive_path.with_name("original")
-    with connect(archive_path) as connection:
+    with contextlib.closing(connect(archive_path)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     copy = tmp_path / "copy.db"
     shutil.copy(archive_path, copy)
@@ -71,6 +76,92 @@ def test_a_file_that_was_exchanged_is_noticed_at_once(what: str, archive_path: P
     receipts += record(provider, 2)
     assert provider.shutdown()
     assert_sound(archive_path, receipts, records=7)
+
+
+def open_and_look(path: Path) -> None:
+    with open_archive(path) as archive:
+        archive.status()
+
+
+def verify_it(path: Path) -> None:
+    verify(path)
+
+
+def add_to_it(path: Path) -> None:
+    written(path, 1)
+
+
+@pytest.mark.parametrize("exchange", ["removed", "replaced"])
+@pytest.mark.parametrize("use", [open_and_look, verify_it, add_to_it])
+def test_nobody_opens_what_is_not_the_file_in_use(
+    use: Callable[[Path], None], exchange: str, archive_path: Path, tmp_path: Path
+) -> None:
+    """The log beside it belongs to the original: another file is not read by it, and nothing is written to that."""
+    written(archive_path)
+    older, original = tmp_path / "older.db", archive_path.with_name("original")
+    shutil.copy(archive_path, older)
+    with provider_at(archive_path) as provider:
+        receipts = record(provider, 40)
+        archive_path.rename(original)
+        if exchange == "replaced":
+            shutil.copy(older, archive_path)
+        with pytest.raises(AuditError, match=r"was removed or replaced while it was in use|there is no archive"):
+            use(archive_path)
+        # Neither does another process, which names this one.
+        said = complaint(use, archive_path)
+        assert "removed or replaced" in said or "there is no archive" in said
+        if exchange == "replaced":
+            assert f"was removed or replaced while process {os.getpid()} had it open" in said
+            assert archive_path.read_bytes() == older.read_bytes()
+            archive_path.unlink()
+        assert not archive_path.exists()
+        original.rename(archive_path)
+        receipts += record(provider, 2)
+    assert_sound(archive_path, receipts, records=45)
+
+
+def complaint(use: Callable[[Path], None], path: Path) -> str:
+    """Return what another process is told that uses an archive; empty where it is not refused."""
+    program = f"""
+    import sys
+    from pathlib import Path
+    from otel_audit.errors import AuditError
+    from tests.integration.test_archive_file import {use.__name__}
+    try:
+        {use.__name__}(Path(sys.argv[1]))
+    except AuditError as error:
+        print(error)
+    """
+    return run_python(program, path)
+
+
+def test_another_archive_amid_a_statement(archive_path: Path, tmp_path: Path) -> None:
+    """A connection does not tell what it has open while a thread uses it: it is not taken for this archive's."""
+    receipts, began, ended = written(archive_path), threading.Event(), threading.Event()
+
+    def hold(*_: object) -> bool:
+        began.set()
+        return ended.wait(20)
+
+    with contextlib.closing(connect_to_read(archive_path).connection) as connection:
+        connection.create_scalar_function("hold", hold, 0)
+        with ThreadPoolExecutor() as pool:
+            held = pool.submit(lambda: connection.execute("SELECT hold()").get)
+            assert began.wait(20)
+            assert len(written(tmp_path / "other.db")) == 3
+            ended.set()
+            assert held.result() == 1
+    assert_sound(archive_path, receipts, records=3)
+
+
+def test_who_copied_the_archive_is_not_taken_for_one_who_uses_another(archive_path: Path, tmp_path: Path) -> None:
+    """A process that read the archive's file itself has lost SQLite's locks of it: others open it all the same."""
+    with provider_at(archive_path) as provider:
+        receipts = record(provider, 2)
+        shutil.copy(archive_path, tmp_path / "copy.db")
+        assert complaint(add_to_it, archive_path) == ""
+        receipts += record(provider)
+    assert_sound(archive_path, receipts, records=4)
 
 
 def test_a_removed_archive_is_not_made_anew_by_a_child(archive_path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Self
 
 import pytest
 
-from otel_audit.archive import commit, connecting, logindex
+from otel_audit.archive import commit, connecting, openers
 from otel_audit.archive.connecting import connect_to_read, transaction
 from otel_audit.archive.database import Database
 from otel_audit.archive.leaf import commitment
@@ -198,7 +198,7 @@ def test_where_the_kernel_does_not_tell(archive_path: Path, tmp_path: Path, monk
         table = tmp_path / "locks"
         if content is not None:
             table.write_text(content, "latin-1")
-        monkeypatch.setattr(logindex, "_LOCKS", table)
+        monkeypatch.setattr(openers, "_LOCKS", table)
         with provider_at(archive_path) as provider:
             record(provider)
     assert_sound(archive_path, records=15)
@@ -310,14 +310,14 @@ def test_a_file_system_with_another_device(archive_path: Path, tmp_path: Path, m
             f"2: POSIX  ADVISORY  READ {other.pid} ff:fe:{inode} 1073741826 1073742335\n"
             f"3: POSIX  ADVISORY  READ {other.pid} ff:fe:{inode + 9} 128 128\n"
         )
-        monkeypatch.setattr(logindex, "_LOCKS", table)
-        assert logindex._holder(archive_path, None) == other.pid
+        monkeypatch.setattr(openers, "_LOCKS", table)
+        assert openers.holder(archive_path, 0) == other.pid
         # It uses an index that was saved; it uses none at all; it has another file open.
-        assert logindex._holder(archive_path, logindex.LogIndex(archive_path, inode + 9)) is None
+        assert openers.holder(archive_path, inode + 9) is None
         table.write_text(table.read_text().replace("128 128", "120 120"))
-        assert logindex._holder(archive_path, None) is None
+        assert openers.holder(archive_path, 0) is None
         table.write_text(table.read_text().replace("120 120", "128 128").replace(f"{inode} ", f"{inode + 1} "))
-        assert logindex._holder(archive_path, None) is None
+        assert openers.holder(archive_path, 0) is None
 
 
 @pytest.mark.skipif(needs_root() != "", reason="mounts a file system")
