@@ -93,11 +93,16 @@ def test_what_grows_is_noticed() -> None:
     """Steady figures pass; memory, log or backlog that grow do not, and thirds count in a long load only."""
     steady = [Sample(80.0, 30.0, 60.0, 2**20, 500)] * 6
     grown = [Sample(160.0, 30.0, 60.0, 2**20, 500)] * 6
+    # Later processes are longer at what all of them come to; or come to more.
+    longer = [Sample(80.0, 30.0, each, 2**20, 500) for each in (30.0, 40.0, 60.0, 60.0, 60.0, 30.0)]
+    higher = [Sample(80.0, 30.0, 75.0, 2**20, 500)] * 3
     full = [Sample(80.0, 30.0, 60.0, load_checks.LARGEST_LOG + 1, 500)] * 6
     for samples, seconds, wrong in (
         (steady, 3_600.0, 0),
         (steady + grown, 3_600.0, 1),
         (steady + grown, 20.0, 0),
+        ([*longer[:3], *longer], 3_600.0, 0),
+        (longer + higher, 3_600.0, 1),
         (full, 20.0, 2),
         ([Sample(80.0, 900.0, 60.0, 2**20, 500)], 20.0, 1),
     ):
