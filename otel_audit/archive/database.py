@@ -8,15 +8,15 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import apsw
 
 from otel_audit import forksafe
 from otel_audit.archive.connecting import check_version, connect_to_read, connect_to_write
-from otel_audit.archive.files import check_regular
+from otel_audit.archive.files import check_name, check_regular
 from otel_audit.archive.logindex import LogIndex, Opened, abandon
-from otel_audit.archive.openers import opened_here
+from otel_audit.archive.openers import identity, opened_here
 from otel_audit.archive.ownedlock import OwnedLock
 from otel_audit.archive.remedies import is_full, remedy, replaced
 from otel_audit.archive.space import spend
@@ -25,6 +25,9 @@ from otel_audit.errors import ArchiveError
 __all__ = ["Database", "Mode", "archive_errors"]
 
 Mode = Literal["read", "write"]
+
+_SHORT: Final = 1.0
+"""Seconds that the end of a process waits for readers."""
 
 
 class Database(forksafe.ForkAware):
@@ -49,8 +52,9 @@ class Database(forksafe.ForkAware):
         cache_kib: int = 16_384,
         must_exist: bool = False,
     ) -> None:
-        # A relative path must mean the same file after a chdir.
-        self.path = Path(path).absolute()
+        check_name(path)
+        # A relative path must mean the same file after a chdir. Readers may follow links; SQLite's log is at their end.
+        self.path = Path(path).absolute() if mode == "write" else Path(os.path.realpath(path))
         self.mode: Mode = mode
         self.busy_timeout = busy_timeout
         self._patience = busy_timeout
@@ -189,7 +193,7 @@ class Database(forksafe.ForkAware):
         connection, index = self._connection, self._index
         if connection is None or index is None or connection.in_transaction:
             return  # a transaction is not interrupted: its commit will be refused
-        if not self.path.exists() or self.path.stat().st_ino != self.inode:
+        if self._moved():
             return  # the archive itself is another one: whoever commits is told
         if self.mode == "write":
             # Others use a removed log, too: without its index they notice.
@@ -197,6 +201,10 @@ class Database(forksafe.ForkAware):
             self._save_log(connection)
         self._drop()
         self._left = True
+
+    def _moved(self) -> bool:
+        """Tell whether the archive's name is no longer that of the file which is open."""
+        return identity(self.path) is None or self.path.stat().st_ino != self.inode
 
     def _save_log(self, connection: apsw.Connection) -> None:
         """Bring the log into the archive, as it may have been removed with its index, unless somebody has a new one.
@@ -258,10 +266,26 @@ class Database(forksafe.ForkAware):
                     self._lock.release()
 
     def _save_and_drop(self) -> None:
-        if self.log_removed:
-            with contextlib.suppress(apsw.Error, OSError):
+        with contextlib.suppress(apsw.Error, OSError):
+            if self._connection is not None and self._moved():
+                self._empty_log(self._connection)
+            elif self.log_removed:
                 self._leave_log()
         self._drop()
+
+    def _empty_log(self, connection: apsw.Connection) -> None:
+        """Bring the log into the file that is open, and leave an empty one to the file that has its name now.
+
+        SQLite does nothing of the kind then, and the log would be taken for the other file's.
+        """
+        # By an index that is not the last one, it would write over what others have committed.
+        is_last = self._index is not None and (self._index.missing or not self._index.lost())
+        if self.mode == "write" and is_last and not connection.in_transaction:
+            patience, self._patience = self._patience, min(_SHORT, self._patience)
+            try:
+                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            finally:
+                self._patience = patience
 
     def _drop(self) -> None:
         if self._connection is not None:

@@ -13,6 +13,7 @@ from otel_audit.archive.safety import check_directory, check_files, companions, 
 from otel_audit.errors import ArchiveError
 
 __all__ = [
+    "check_name",
     "check_regular",
     "file_system",
     "make_private",
@@ -26,6 +27,12 @@ _NETWORK_FILE_SYSTEMS: Final = frozenset({
     "9p", "afs", "ceph", "cifs", "fuse.sshfs", "glusterfs", "fuse.glusterfs",
     "lustre", "ncpfs", "nfs", "nfs4", "smb3", "smbfs",
 })  # fmt: skip
+
+
+def check_name(path: str | os.PathLike[str]) -> None:
+    """Raise where no file can have a name."""
+    if "\0" in os.fspath(path):
+        raise ArchiveError(f"{os.fspath(path)!r} is no path: it holds a NUL", "give the path of the archive's file")
 
 
 def check_regular(path: Path) -> None:

@@ -124,16 +124,16 @@ def with_its_log(
         apsw.Error: The connection cannot be made.
         OSError: The archive cannot be looked at.
     """
-    began = time.monotonic()
+    archive, began = Path(os.path.realpath(archive)), time.monotonic()  # SQLite follows links, too
     while True:
         # One after the other: else a second index could be made while the first is being opened.
         with _alone(archive):
-            before = _inodes(archive)
-            if openers.other_file_here(archive, _file(archive)):
+            before, file = _inodes(archive), openers.identity(archive)
+            if openers.other_file_here(archive, file):
                 raise replaced(archive)
             holder = None if all(before) else openers.holder(archive, saved.inode if saved is not None else 0)
-            stranger = openers.stranger(archive, before[1]) if before[1] else None
-            opened = _connect(archive, before, connect) if holder is stranger is None else None
+            stranger = openers.stranger(archive)
+            opened = _connect(archive, before, file, connect) if holder is stranger is None else None
         if opened is not None:
             return opened
         if stranger is not None and time.monotonic() > began + min(seconds, _MOMENT):
@@ -147,8 +147,10 @@ def with_its_log(
         time.sleep(0.001)
 
 
-def _connect(archive: Path, before: tuple[int, int], connect: Callable[[], apsw.Connection]) -> Opened | None:
-    """Connect, with no other process doing so; None where log or index were removed meanwhile."""
+def _connect(
+    archive: Path, before: tuple[int, int], file: openers.Identity | None, connect: Callable[[], apsw.Connection]
+) -> Opened | None:
+    """Connect, with no other process doing so; None where log or index were removed meanwhile, or the archive."""
     connection: apsw.Connection | None = None
     try:
         connection = connect()
@@ -161,8 +163,12 @@ def _connect(archive: Path, before: tuple[int, int], connect: Callable[[], apsw.
         after = _inodes(archive)
     index = LogIndex(archive, after[1])
     if connection is not None:
+        present = openers.identity(archive)
+        if present is None or (file is not None and file != present):
+            abandon(connection)
+            return None
         if _same_log(before, after) and not _is_empty(archive, connection):
-            openers.note(connection, archive, _file(archive))
+            openers.note(connection, archive, present)
             return Opened(connection, index, after[0])
         abandon(connection)
     # A log was made in the place of the one that was removed. Without the index, those who have that one notice.
@@ -203,13 +209,6 @@ def _inode(path: str, unknown: int = 0) -> int:
         return 0
     except OSError:
         return unknown
-
-
-def _file(archive: Path) -> int:
-    """Return what identifies an archive's file, 0 where there is none."""
-    with contextlib.suppress(FileNotFoundError):
-        return archive.stat().st_ino
-    return 0
 
 
 def _inodes(archive: Path) -> tuple[int, int]:

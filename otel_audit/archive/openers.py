@@ -5,57 +5,81 @@ from __future__ import annotations
 import contextlib
 import os
 import weakref
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import apsw
 
-__all__ = ["holder", "note", "opened_here", "other_file_here", "stranger"]
+__all__ = ["Identity", "holder", "identity", "note", "opened_here", "other_file_here", "stranger"]
 
 _LOCKS: Final = Path("/proc/locks")
-_INDEX_LOCK: Final = [b"128", b"128"]
+_INDEX_LOCK: Final = b" 128 128"
 """The byte that each connection locks in the index that it uses, for as long as it uses it."""
 
-_files: Final = weakref.WeakKeyDictionary[apsw.Connection, tuple[str, int]]()
-"""The name by which each connection opened its file, and what identifies that: it may have lost the name by now."""
+Identity = tuple[int, int]
+"""Device and inode of a file."""
+
+_files: Final = weakref.WeakKeyDictionary[apsw.Connection, tuple[str, Identity]]()
+"""The name by which each connection opened its file, and what identifies that: it may have another name by now."""
 
 
-def note(connection: apsw.Connection, archive: Path, inode: int) -> None:
+def identity(file: Path | str) -> Identity | None:
+    """Return what identifies the file that has a name now; None where there is none.
+
+    Raises:
+        OSError: It cannot be looked at.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        status = os.stat(file)  # noqa: PTH116 - start-up time
+        return status.st_dev, status.st_ino
+    return None
+
+
+def note(connection: apsw.Connection, archive: Path, file: Identity) -> None:
     """Note which file a connection of this process has open."""
-    _files[connection] = os.path.realpath(archive), inode
+    _files[connection] = os.path.realpath(archive), file
+
+
+def _opened_here(unknown: str) -> Iterator[tuple[apsw.Connection, str]]:
+    """Yield all connections of this process, each with the name of its file.
+
+    Args:
+        unknown: The name to yield where that is not known: by a connection that another thread is using.
+    """
+    for connection in apsw.connections():
+        try:
+            yield connection, connection.filename
+        except apsw.ConnectionClosedError:
+            pass  # by another thread, meanwhile
+        except apsw.ThreadingViolationError:
+            yield connection, _files[connection][0] if connection in _files else unknown
 
 
 def opened_here(archive: Path) -> Iterator[apsw.Connection]:
-    """Yield the connections of this process to an archive, or to what had its name when they were made.
+    """Yield the connections of this process to an archive, or to what had its name when they were made."""
+    name = os.path.realpath(archive)
+    return (connection for connection, found in _opened_here(name) if found == name)
+
+
+def other_file_here(archive: Path, file: Identity | None) -> bool:
+    """Tell whether this process has another file open that had an archive's name, or the same one by another name.
+
+    SQLite shares the index by the file, and finds the log by the name.
 
     Args:
         archive: The archive.
-
-    Yields:
-        Also those of others that another thread is using: they do not say what they have open.
+        file: What identifies the file that has the name now; None: none has.
     """
     name = os.path.realpath(archive)
-    for connection in apsw.connections():
-        try:
-            found = connection.filename
-        except apsw.ConnectionClosedError:
-            continue  # by another thread, meanwhile
-        except apsw.ThreadingViolationError:
-            found, _ = _files.get(connection, (name, 0))
-        if found == name:
-            yield connection
-
-
-def other_file_here(archive: Path, inode: int) -> bool:
-    """Tell whether this process has a file open that had an archive's name, and is another one than has it now.
-
-    Args:
-        archive: The archive.
-        inode: What identifies the file that has the name now; 0: none has.
-    """
-    return any(_files.get(connection, ("", inode))[1] != inode for connection in opened_here(archive))
+    for connection, _ in _opened_here(name):
+        known, opened = _files.get(connection, ("", None))
+        if known == name and opened != file:
+            return True
+        # By another name of the directory the log is the same, too.
+        if known != name and opened == file is not None and identity(f"{known}-wal") != identity(f"{name}-wal"):
+            return True
+    return False
 
 
 class _Lock(NamedTuple):
@@ -64,20 +88,27 @@ class _Lock(NamedTuple):
     process: int
     device: bytes
     inode: int
-    where: list[bytes]
+    is_of_an_index: bool
 
 
-def _locks() -> Iterator[_Lock]:
-    """Yield the locks of processes in the same container; none where nobody tells."""
-    lines = list[bytes]()
+def _locks(*inodes: int) -> Iterator[_Lock]:
+    """Yield the locks that processes in the same container have of some files, and of any index; none if nobody tells.
+
+    Args:
+        inodes: Of the files. Of any file system: btrfs and stacked ones have another device here than there.
+    """
+    marks, lines = [b":%d " % inode for inode in inodes], list[bytes]()
     with contextlib.suppress(OSError):
         lines = _LOCKS.read_bytes().splitlines()
     for line in lines:
         # "1: POSIX ADVISORY READ 4711 fe:00:262194 1073741826 1073742335"; whoever waits for a lock has an arrow first.
-        match line.split()[1:]:
-            case [b"POSIX", _, _, process, place, *where]:
+        is_of_an_index = line.endswith(_INDEX_LOCK)
+        if is_of_an_index or any(mark in line for mark in marks):
+            with contextlib.suppress(ValueError):
+                _, kind, _, _, process, place, *_ = line.split()
                 device, _, inode = place.rpartition(b":")
-                yield _Lock(int(process), device, int(inode), where)
+                if kind == b"POSIX":
+                    yield _Lock(int(process), device, int(inode), is_of_an_index)
 
 
 def holder(archive: Path, saved: int) -> int | None:
@@ -93,35 +124,35 @@ def holder(archive: Path, saved: int) -> int | None:
         return None
     device = b"%02x:%02x" % (os.major(status.st_dev), os.minor(status.st_dev))
     found, with_a_log, harmless = list[int](), set[int](), {os.getpid()}
-    for lock in _locks():
+    for lock in _locks(status.st_ino, saved):
         if saved and lock.inode == saved:
             harmless.add(lock.process)
-        # Btrfs and stacked file systems have another device here than there.
         elif lock.inode == status.st_ino and (lock.device == device or _has_open(lock.process, archive)):
             found.append(lock.process)
-        if lock.where == _INDEX_LOCK:
+        if lock.is_of_an_index:
             with_a_log.add(lock.process)
     # Who reads a copy without a log (VACUUM INTO) uses no index.
     return next((process for process in found if process in with_a_log and process not in harmless), None)
 
 
-def stranger(archive: Path, index: int) -> int | None:
-    """Return another process that uses the index for another file than the archive; None as with `holder`.
+def stranger(archive: Path) -> int | None:
+    """Return another process that uses log or index for another file than the archive; None as with `holder`.
 
     Args:
         archive: The archive.
-        index: What identifies the index.
     """
-    inodes = defaultdict[int, set[int]](set)
-    for lock in _locks():
-        inodes[lock.process].add(lock.inode)
-    inode = _inode(archive)
-    for process, locked in inodes.items():
-        suspect = index in locked and inode not in locked and process != os.getpid()
-        # A process that read the file by other means than SQLite has lost its locks: what it has open decides.
-        if suspect and _has_open(process, Path(f"{archive}-shm")) and not _has_open(process, archive):
-            return process
-    return None
+    file, log, index = (_inode(each) for each in (archive, Path(f"{archive}-wal"), Path(f"{archive}-shm")))
+    if not log and not index:
+        return None
+    suspects, harmless = set[int](), {os.getpid()}
+    for lock in _locks(file, index):
+        if lock.inode == file:
+            harmless.add(lock.process)
+        elif lock.is_of_an_index and lock.inode == (index or lock.inode):
+            suspects.add(lock.process)
+    used = Path(f"{archive}{'-shm' if index else '-wal'}")
+    # A process that read the archive by other means than SQLite has lost its locks of it: what it has open decides.
+    return next((each for each in suspects - harmless if _has_open(each, used) and not _has_open(each, archive)), None)
 
 
 def _inode(file: Path) -> int:

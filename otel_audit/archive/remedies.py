@@ -32,9 +32,11 @@ def replaced(archive: Path, process: int | None = None) -> IntegrityError:
         process: Who has it open; None: this process.
     """
     who = "it was in use" if process is None else f"process {process} had it open, which still uses its log"
-    whom = "restart to begin a new archive" if process is None else "end that process first"
+    whom = "restart to begin a new archive" if process is None else "end that process"
     return IntegrityError(
-        f"the archive {archive} was removed or replaced while {who}", f"put the original file back, or {whom}"
+        f"the archive {archive} was removed or replaced while {who}",
+        # Else SQLite reads the log as that of the file which now has the name.
+        f"put the original file back, or {whom}, having moved the log (-wal, -shm) to where the original is",
     )
 
 

@@ -82,9 +82,11 @@ def verify(
         ArchiveError: There is no archive there, or it cannot be opened.
     """
     file = Path(path).absolute()
-    if not file.exists():
-        raise ArchiveError(f"there is no archive at {file}", "give --archive or set OTEL_AUDIT_ARCHIVE")
-    with archive_errors(file), contextlib.closing(connect_to_read(file).connection) as connection:
+    with archive_errors(file):
+        if not file.exists():
+            raise ArchiveError(f"there is no archive at {file}", "give --archive or set OTEL_AUDIT_ARCHIVE")
+        reader = connect_to_read(file).connection
+    with archive_errors(file), contextlib.closing(reader) as connection:
         prepare(connection)
         if not is_archive(connection):
             raise ArchiveError(f"{file} is no audit archive", "give the path of an archive made by otel_audit")

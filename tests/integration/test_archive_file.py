@@ -16,6 +16,7 @@ from pathlib import Path
 import apsw
 import pytest
 
+from otel_audit.archive import connecting
 from otel_audit.archive.connecting import APPLICATION_ID, SCHEMA_VERSION, connect_to_read
 from otel_audit.archive.files import file_system, refuse_network_file_system
 from otel_audit.archive.query import open_archive
@@ -118,6 +119,116 @@ def test_nobody_opens_what_is_not_the_file_in_use(
         original.rename(archive_path)
         receipts += record(provider, 2)
     assert_sound(archive_path, receipts, records=45)
+
+
+@pytest.mark.parametrize("log", ["there", "removed"])
+@pytest.mark.parametrize("exchange", ["removed", "replaced"])
+def test_the_log_stays_with_the_original(exchange: str, log: str, archive_path: Path, tmp_path: Path) -> None:
+    """A process that ends while another file has the archive's name leaves that one no log of the original's."""
+    written(archive_path)
+    original = tmp_path / "elsewhere" / "audit.db"
+    original.parent.mkdir(mode=0o700)
+    copy = tmp_path / "copy.db"
+    shutil.copy(archive_path, copy)
+    with provider_at(archive_path) as provider:
+        receipts = record(provider, 40)
+        archive_path.rename(original)
+        if exchange == "replaced":
+            copy.rename(archive_path)
+        if log == "removed":
+            archive_path.with_name("audit.db-wal").unlink()
+            archive_path.with_name("audit.db-shm").unlink()
+    assert_sound(original, receipts, records=43)
+    if exchange == "removed":
+        written(archive_path, 3)
+    open_and_look(archive_path)
+    assert_sound(archive_path, records=3)
+
+
+def test_log_without_an_index(archive_path: Path, tmp_path: Path) -> None:
+    """Where the index was removed as well, the log alone tells that another process uses it for the original."""
+    written(archive_path)
+    copy, original = tmp_path / "copy.db", archive_path.with_name("original")
+    shutil.copy(archive_path, copy)
+    with provider_at(archive_path) as provider:
+        receipts = record(provider, 40)
+        archive_path.rename(original)
+        copy.rename(archive_path)
+        archive_path.with_name("audit.db-shm").unlink()
+        assert f"while process {os.getpid()} had it open" in complaint(open_and_look, archive_path)
+        archive_path.unlink()
+        original.rename(archive_path)
+        receipts += record(provider)
+    assert_sound(archive_path, receipts, records=44)
+
+
+def test_a_link_to_another_file(archive_path: Path, tmp_path: Path) -> None:
+    """Readers may reach an archive by a link to it: what is at its end counts."""
+    written(archive_path)
+    copy, original, link = tmp_path / "copy.db", archive_path.with_name("original"), tmp_path / "link.db"
+    shutil.copy(archive_path, copy)
+    link.symlink_to(archive_path)
+    with provider_at(archive_path) as provider:
+        receipts = record(provider, 40)
+        assert complaint(open_and_look, link) == ""
+        archive_path.rename(original)
+        copy.rename(archive_path)
+        for use in (open_and_look, verify_it):
+            with pytest.raises(IntegrityError, match="removed or replaced"):
+                use(link)
+            assert f"while process {os.getpid()} had it open" in complaint(use, link)
+        archive_path.unlink()
+        original.rename(archive_path)
+    assert_sound(archive_path, receipts, records=43)
+
+
+def test_the_original_by_its_new_name(archive_path: Path) -> None:
+    """SQLite would find no log beside it, and share the index of the one that it has: it is not opened here."""
+    written(archive_path)
+    renamed = archive_path.with_name("renamed.db")
+    with provider_at(archive_path) as provider:
+        receipts = record(provider, 40)
+        archive_path.rename(renamed)
+        for use in (open_and_look, verify_it, add_to_it):
+            with pytest.raises(IntegrityError, match="removed or replaced"):
+                use(renamed)
+        renamed.rename(archive_path)
+        receipts += record(provider)
+    assert_sound(archive_path, receipts, records=44)
+
+
+def test_exchanged_while_it_is_opened(archive_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is put there while the archive is being opened is noticed, and the original is not taken for it."""
+    written(archive_path)
+    copy, original = tmp_path / "copy.db", archive_path.with_name("original")
+    shutil.copy(archive_path, copy)
+    real = connecting._connect_to_read
+
+    def exchanging(path: Path) -> apsw.Connection:
+        connection = real(path)
+        if copy.exists():
+            path.rename(original)
+            copy.rename(path)
+        return connection
+
+    with provider_at(archive_path) as provider:
+        receipts = record(provider, 40)
+        monkeypatch.setattr(connecting, "_connect_to_read", exchanging)
+        with pytest.raises(IntegrityError, match="removed or replaced"):
+            open_and_look(archive_path)
+        original.rename(archive_path)
+        open_and_look(archive_path)
+        receipts += record(provider)
+    assert_sound(archive_path, receipts, records=44)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "x" * 300])
+@pytest.mark.parametrize("use", [open_and_look, verify_it, add_to_it])
+def test_no_name_of_a_file(use: Callable[[Path], None], name: str, tmp_path: Path, archive_path: Path) -> None:
+    """A path that no file can have is refused, and keeps nothing else from being opened."""
+    with pytest.raises(ArchiveError, match=r"NUL|too long|no archive"):
+        use(tmp_path / name)
+    written(archive_path)
 
 
 def complaint(use: Callable[[Path], None], path: Path) -> str:

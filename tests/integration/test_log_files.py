@@ -194,14 +194,15 @@ def test_where_the_kernel_does_not_tell(archive_path: Path, tmp_path: Path, monk
     """Without the kernel's table of locks, or where it has other words, an archive is opened as ever."""
     with provider_at(archive_path) as provider:
         record(provider)
-    for content in (None, "", "nonsense\n1: POSIX\n", "\xff"):
+    odd = "1: POSIX ADVISORY READ x fe:00:1 128 128\n2: POSIX ADVISORY READ 1 none 128 128\n"
+    for content in (None, "", "nonsense\n1: POSIX\n", "\xff", odd):
         table = tmp_path / "locks"
         if content is not None:
             table.write_text(content, "latin-1")
         monkeypatch.setattr(openers, "_LOCKS", table)
         with provider_at(archive_path) as provider:
             record(provider)
-    assert_sound(archive_path, records=15)
+    assert_sound(archive_path, records=18)
 
 
 def test_a_disk_that_tells_nothing(archive_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
