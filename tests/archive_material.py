@@ -29,16 +29,30 @@ __all__ = [
     "connect",
     "forked",
     "provider_at",
+    "record",
     "record_ids",
     "run_python",
     "ship",
     "wait_until",
+    "written",
 ]
 
 
 def provider_at(path: Path, **settings: Any) -> AuditProvider:
     """Return a provider of host ``example.com`` without a destination, where `settings` name none."""
     return AuditProvider(archive=path, host="example.com", **settings)
+
+
+def record(provider: AuditProvider, count: int = 1) -> list[Receipt]:
+    """Record events of different users and return the receipts."""
+    log = provider.get_logger("some")
+    return [log.audit("user.login.success", user=f"user{number}") for number in range(count)]
+
+
+def written(path: Path, count: int = 3) -> list[Receipt]:
+    """Record events in a life of their own, and return the receipts."""
+    with provider_at(path) as provider:
+        return record(provider, count)
 
 
 def connect(path: Path) -> apsw.Connection:
