@@ -129,7 +129,7 @@ def with_its_log(
         # One after the other: else a second index could be made while the first is being opened.
         with _alone(archive):
             before, file = _inodes(archive), openers.identity(archive)
-            if openers.other_file_here(archive, file):
+            if openers.other_file_here(archive, file, before):
                 raise replaced(archive)
             holder = None if all(before) else openers.holder(archive, saved.inode if saved is not None else 0)
             stranger = openers.stranger(archive)
@@ -168,7 +168,7 @@ def _connect(
             abandon(connection)
             return None
         if _same_log(before, after) and not _is_empty(archive, connection):
-            openers.note(connection, archive, present)
+            openers.note(connection, archive, present, after)
             return Opened(connection, index, after[0])
         abandon(connection)
     # A log was made in the place of the one that was removed. Without the index, those who have that one notice.

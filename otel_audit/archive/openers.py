@@ -6,6 +6,7 @@ import contextlib
 import os
 import weakref
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -20,8 +21,25 @@ _INDEX_LOCK: Final = b" 128 128"
 Identity = tuple[int, int]
 """Device and inode of a file."""
 
-_files: Final = weakref.WeakKeyDictionary[apsw.Connection, tuple[str, Identity]]()
-"""The name by which each connection opened its file, and what identifies that: it may have another name by now."""
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """What a connection has open, which may have other names by now, or none.
+
+    Args:
+        name: Of the archive, by which it was opened.
+        archive: What identifies it.
+        log: The inode of its log.
+        index: The inode of the log's index.
+    """
+
+    name: str
+    archive: Identity
+    log: int
+    index: int
+
+
+_files: Final = weakref.WeakKeyDictionary[apsw.Connection, _Files]()
 
 
 def identity(file: Path | str) -> Identity | None:
@@ -36,9 +54,9 @@ def identity(file: Path | str) -> Identity | None:
     return None
 
 
-def note(connection: apsw.Connection, archive: Path, file: Identity) -> None:
-    """Note which file a connection of this process has open."""
-    _files[connection] = os.path.realpath(archive), file
+def note(connection: apsw.Connection, archive: Path, file: Identity, inodes: tuple[int, int]) -> None:
+    """Note which files a connection of this process has open: the archive, its log, and the log's index."""
+    _files[connection] = _Files(os.path.realpath(archive), file, *inodes)
 
 
 def _opened_here(unknown: str) -> Iterator[tuple[apsw.Connection, str]]:
@@ -53,7 +71,7 @@ def _opened_here(unknown: str) -> Iterator[tuple[apsw.Connection, str]]:
         except apsw.ConnectionClosedError:
             pass  # by another thread, meanwhile
         except apsw.ThreadingViolationError:
-            yield connection, _files[connection][0] if connection in _files else unknown
+            yield connection, _files[connection].name if connection in _files else unknown
 
 
 def opened_here(archive: Path) -> Iterator[apsw.Connection]:
@@ -62,22 +80,25 @@ def opened_here(archive: Path) -> Iterator[apsw.Connection]:
     return (connection for connection, found in _opened_here(name) if found == name)
 
 
-def other_file_here(archive: Path, file: Identity | None) -> bool:
-    """Tell whether this process has another file open that had an archive's name, or the same one by another name.
+def other_file_here(archive: Path, file: Identity | None, inodes: tuple[int, int]) -> bool:
+    """Tell whether this process uses a log for another file than the one that it would be used for.
 
-    SQLite shares the index by the file, and finds the log by the name.
+    SQLite shares the index by the archive's file, and finds log and index by its name.
 
     Args:
         archive: The archive.
         file: What identifies the file that has the name now; None: none has.
+        inodes: Of what has the names of log and index now, 0 for one that is not there.
     """
     name = os.path.realpath(archive)
     for connection, _ in _opened_here(name):
-        known, opened = _files.get(connection, ("", None))
-        if known == name and opened != file:
+        if (known := _files.get(connection)) is None:
+            continue
+        uses_them = known.log == inodes[0] != 0 or known.index == inodes[1] != 0
+        if known.name == name and known.archive != file and uses_them:
             return True
-        # By another name of the directory the log is the same, too.
-        if known != name and opened == file is not None and identity(f"{known}-wal") != identity(f"{name}-wal"):
+        # By another name of the directory log and index are the same, too.
+        if known.name != name and known.archive == file and not uses_them:
             return True
     return False
 
