@@ -1,9 +1,9 @@
 """The space on an archive's disk, and the reserve: a file beside the archive that makes room for the last records.
 
 The reserve is spent half by half, each time a commit does not fit: whatever else fills the disk gets at most the half
-that was just given back, and not what is left. The last of it is for the archive's own records alone: without, a burst
-of events would leave no room for the one that says that the disk is full. It is written, not merely allocated: file
-systems that compress or copy on write would keep no space for it.
+that was just given back, and not what is left. The last of it is for the archive's own records alone, a part for each:
+without, a burst of events would leave no room for the one that says that the disk is full. It is written, not merely
+allocated: file systems that compress or copy on write would keep no space for it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ _STATES: Final[dict[Level, str]] = {
 _CHUNK: Final = 1 << 20
 """Bytes that are written to the reserve at once; commits wait for the disk no longer than for these."""
 _LAST: Final = 1 << 19
-"""Bytes that are left to the archive's own records; some ten pages of the log are enough for one."""
+"""Bytes that are left to the archive's own records."""
+_OWN: Final = 1 << 17
+"""Bytes of them for one: some ten pages of the log are enough. What it leaves, a burst of events may take."""
 
 
 class Space(NamedTuple):
@@ -95,12 +97,12 @@ def make_room(archive: Path) -> None:
 
     To be called with the write lock of the archive: nobody else who records can take that room.
     """
-    if look(archive).free < _LAST:
+    if look(archive).free < _OWN:
         spend(archive, own=True)
 
 
 def spend(archive: Path, *, own: bool = False) -> bool:
-    """Give half of the reserve back to the disk; return whether there was any left to give.
+    """Give half of the reserve back to the disk, or a part of the last of it; return whether any was left to give.
 
     Of processes that do so at once, each may find that the other did: both try again, and nothing is lost.
 
@@ -118,7 +120,7 @@ def spend(archive: Path, *, own: bool = False) -> bool:
         # Somebody else's file may have been linked to this name.
         if size <= (0 if own else _LAST) or not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
             return False
-        os.ftruncate(descriptor, max(size // 2, _LAST) if size > _LAST else 0)
+        os.ftruncate(descriptor, max(size // 2, _LAST) if size > _LAST else max(0, size - _OWN))
     except OSError:
         return False
     finally:

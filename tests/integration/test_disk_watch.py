@@ -153,6 +153,16 @@ def test_the_reserve_lets_the_last_records_in(
 
 
 @NEEDS_ROOT
+def test_each_own_record_has_its_part(disk: Path, watched: AuditProvider) -> None:
+    """What an own record leaves of its part of the reserve a burst of events takes; the next one has another part."""
+    fill(disk)
+    for _ in range(2):
+        record_until_refused(watched, [])
+        assert "not recorded" not in otel_audit("checkpoint", "--archive", disk / "audit.db").stderr
+    wait_until(lambda: levels(disk / "audit.db")[-1:] == ["full"])
+
+
+@NEEDS_ROOT
 def test_levels_are_told_once(
     disk: Path, watched: AuditProvider, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
