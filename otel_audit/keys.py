@@ -19,7 +19,7 @@ from typing import Any, Final
 from otel_audit.errors import ConfigError
 from otel_audit.keyfile import shown
 from otel_audit.notes import ED25519, SigningKey
-from otel_audit.paths import sync_directory
+from otel_audit.paths import expanded, sync_directory
 
 __all__ = ["DEFAULT_NAME", "VARIABLE", "create", "exclusive", "key_path", "load", "next_key", "replace", "resolve"]
 
@@ -32,9 +32,13 @@ _NEXT: Final = ".next"
 
 
 def key_path(environ: Mapping[str, str] = os.environ) -> Path | None:
-    """Return the path of the key's file by the environment, None where it names none."""
+    """Return the path of the key's file by the environment, None where it names none.
+
+    Raises:
+        ConfigError: It begins with a home directory that nobody has.
+    """
     given = environ.get(VARIABLE)
-    return Path(given).expanduser() if given else None
+    return expanded(given) if given else None
 
 
 def resolve(given: object, environ: Mapping[str, str]) -> tuple[SigningKey | None, Path | None]:
@@ -52,7 +56,7 @@ def resolve(given: object, environ: Mapping[str, str]) -> tuple[SigningKey | Non
     if given is None:
         path = key_path(environ)
     elif isinstance(given, (str, os.PathLike)) and os.fspath(given) and not isinstance(os.fspath(given), bytes):
-        path = Path(given).expanduser()
+        path = expanded(given)
     else:
         # Whatever was given may be the key itself: it is not shown.
         raise ConfigError(

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from otel_audit.errors import ConfigError
 
-__all__ = ["archive_path", "default_archive", "file_path", "high_water_directory", "sync_directory"]
+__all__ = ["archive_path", "default_archive", "expanded", "file_path", "high_water_directory", "sync_directory"]
 
 _URL: Final = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
 
@@ -26,7 +26,7 @@ def archive_path(environ: Mapping[str, str] = os.environ) -> Path:
     """Return the archive's path by the environment: ``OTEL_AUDIT_ARCHIVE``, else the default.
 
     Raises:
-        ConfigError: It is a URL.
+        ConfigError: It is a URL, or begins with a home directory that nobody has.
     """
     given = environ.get("OTEL_AUDIT_ARCHIVE")
     return file_path(given, "OTEL_AUDIT_ARCHIVE") if given else default_archive()
@@ -40,7 +40,8 @@ def file_path(given: str | os.PathLike[str], shown: str) -> Path:
         shown: What it was given by.
 
     Raises:
-        ConfigError: It is a URL: folders would be made of it, named by the password that it may hold.
+        ConfigError: It is a URL: folders would be made of it, named by the password that it may hold. Or it begins with
+            a home directory that nobody has.
     """
     scheme = _URL.match(os.fspath(given))
     if scheme is not None:
@@ -49,7 +50,21 @@ def file_path(given: str | os.PathLike[str], shown: str) -> Path:
             f"{shown} is a URL ({scheme[1]}://…), and no archive's file",
             "give the path of a file; show, stats and export read a fleet by --archive clickhouse://…",
         )
-    return Path(given).expanduser()
+    return expanded(given)
+
+
+def expanded(given: str | os.PathLike[str]) -> Path:
+    """Return a path with the home directory in place of ``~`` or ``~user``.
+
+    Raises:
+        ConfigError: Nobody has that one.
+    """
+    try:
+        return Path(given).expanduser()
+    except RuntimeError:
+        raise ConfigError(
+            f"{os.fspath(given)!r} begins with a home directory that nobody has", "write the whole path"
+        ) from None
 
 
 def high_water_directory(given: Any = None, environ: Mapping[str, str] = os.environ) -> Path | None:
@@ -69,7 +84,7 @@ def high_water_directory(given: Any = None, environ: Mapping[str, str] = os.envi
         return None
     if not isinstance(given, (str, os.PathLike)) or not os.fspath(given):
         raise ConfigError(f"high_water={given!r} is no path", "give a directory apart from the archive's, or False")
-    return Path(given).expanduser().absolute()
+    return expanded(given).absolute()
 
 
 def sync_directory(directory: Path) -> None:

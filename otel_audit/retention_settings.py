@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 from otel_audit.catalog import EventType
 from otel_audit.clean import Cleaner
 from otel_audit.errors import ConfigError
+from otel_audit.paths import expanded
 
 __all__ = ["Retention", "Rule", "parse_rule", "resolve_retention"]
 
@@ -153,7 +154,7 @@ def _rules(given: Any, where: str) -> Iterator[Rule]:
     if isinstance(given, Mapping):
         yield from (_rule(pattern, age, where) for pattern, age in given.items())
     elif isinstance(given, os.PathLike) or (isinstance(given, str) and given.strip().endswith(".toml")):
-        yield from _from_file(Path(given.strip() if isinstance(given, str) else given).expanduser(), where)
+        yield from _from_file(expanded(given.strip() if isinstance(given, str) else given), where)
     elif isinstance(given, str):
         yield from (parse_rule(part, where) for part in given.split(",") if part.strip())
     else:

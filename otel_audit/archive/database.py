@@ -204,7 +204,8 @@ class Database(forksafe.ForkAware):
 
     def _moved(self) -> bool:
         """Tell whether the archive's name is no longer that of the file which is open."""
-        return identity(self.path) is None or self.path.stat().st_ino != self.inode
+        present = identity(self.path)
+        return present is None or present[1] != self.inode
 
     def _save_log(self, connection: apsw.Connection) -> None:
         """Bring the log into the archive, as it may have been removed with its index, unless somebody has a new one.

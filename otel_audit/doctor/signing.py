@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_audit import attributes as keys
@@ -19,6 +18,7 @@ from otel_audit.errors import AuditError, ConfigError
 from otel_audit.integrity_settings import resolve_integrity
 from otel_audit.keys import VARIABLE, key_path, load
 from otel_audit.otlp import read_log
+from otel_audit.paths import expanded
 
 if TYPE_CHECKING:
     import apsw
@@ -129,7 +129,7 @@ def _permissions(pseudonyms: str | None) -> Iterator[Finding]:
     from otel_audit.privacy.pseudonyms import Pseudonyms  # for archives with pseudonyms only
 
     try:
-        Pseudonyms(str(Path(pseudonyms).expanduser()))
+        Pseudonyms(str(expanded(pseudonyms)))
     except AuditError as error:
         yield Finding("error", "pseudonym-key", error.message, "the application does not start with it", error.hint)
 

@@ -9,13 +9,13 @@ import signal
 import threading
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, ClassVar, Self, Unpack
 
 from otel_audit import forksafe
 from otel_audit.errors import ConfigError
 from otel_audit.logger import AuditLogger
+from otel_audit.paths import expanded
 from otel_audit.record import Receipt
 from otel_audit.signals import AuditSignal, server_crashed, server_started, server_stopped
 from otel_audit.sources.base import Further, Source
@@ -67,7 +67,7 @@ class Server(Source, forksafe.ForkAware):
             None
             if heartbeat is None
             # Absolute: a daemon changes its directory.
-            else Heartbeat(Path(heartbeat).expanduser().absolute(), min(float(seconds), threading.TIMEOUT_MAX / 2))
+            else Heartbeat(expanded(heartbeat).absolute(), min(float(seconds), threading.TIMEOUT_MAX / 2))
         )
         self._running = False
         self._signal: str | None = None

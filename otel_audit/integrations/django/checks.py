@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning  # noqa: A004 - Django's name
 from django.utils.module_loading import import_string
 
-from otel_audit.errors import AuditError
+from otel_audit.errors import AuditError, ConfigError
 from otel_audit.integrations.django.options import SETTING, read_options
+from otel_audit.paths import expanded
 
 __all__ = ["check_archive", "check_middleware", "check_setting"]
 
@@ -32,7 +32,7 @@ def check_archive(**_: Any) -> list[CheckMessage]:
     """Return a warning where the archive's path is relative: servers, cron and ``manage.py`` may start elsewhere."""
     given = getattr(settings, SETTING, None)
     path = given.get("ARCHIVE") if isinstance(given, Mapping) else None
-    if not isinstance(path, (str, os.PathLike)) or Path(path).expanduser().is_absolute():
+    if not isinstance(path, (str, os.PathLike)) or _is_absolute(path):
         return []
     return [
         Warning(
@@ -63,3 +63,10 @@ def check_middleware(**_: Any) -> list[CheckMessage]:
             id="otel_audit.W001",
         )
     ]
+
+
+def _is_absolute(path: str | os.PathLike[str]) -> bool:
+    try:
+        return expanded(path).is_absolute()
+    except ConfigError:
+        return True  # which the settings' own check tells
