@@ -200,11 +200,7 @@ class Committer:
         self.ranges.append((first, self.head))
 
     def _check_file(self) -> None:
-        try:
-            inode = os.stat(self.database.path).st_ino  # noqa: PTH116 - on the path of every commit
-        except FileNotFoundError:
-            inode = -1
-        if inode != self.database.inode:
+        if self.database.moved():
             raise replaced(self.database.path)
 
     def _present_tree(self, connection: apsw.Connection, floor: Floor | None) -> Frontier:

@@ -193,7 +193,7 @@ class Database(forksafe.ForkAware):
         connection, index = self._connection, self._index
         if connection is None or index is None or connection.in_transaction:
             return  # a transaction is not interrupted: its commit will be refused
-        if self._moved():
+        if self.moved():
             return  # the archive itself is another one: whoever commits is told
         if self.mode == "write":
             # Others use a removed log, too: without its index they notice.
@@ -202,8 +202,8 @@ class Database(forksafe.ForkAware):
         self._drop()
         self._left = True
 
-    def _moved(self) -> bool:
-        """Tell whether the archive's name is no longer that of the file which is open."""
+    def moved(self) -> bool:
+        """Tell whether the archive's name is no longer that of the file which is, or was, open."""
         present = identity(self.path)
         return present is None or present[1] != self.inode
 
@@ -268,7 +268,7 @@ class Database(forksafe.ForkAware):
 
     def _save_and_drop(self) -> None:
         with contextlib.suppress(apsw.Error, OSError):
-            if self._connection is not None and self._moved():
+            if self._connection is not None and self.moved():
                 self._empty_log(self._connection)
             elif self.log_removed:
                 self._leave_log()

@@ -20,6 +20,7 @@ from typing import Final
 import apsw
 
 from otel_audit.archive import openers
+from otel_audit.archive.openers import inode_of
 from otel_audit.archive.remedies import replaced
 from otel_audit.errors import ArchiveError
 
@@ -62,7 +63,7 @@ class LogIndex:
 
     def _present(self) -> int:
         """Return what identifies the index that is there now, 0 for none; where nobody can tell, that of before."""
-        return _inode(self._path, self.inode)
+        return inode_of(self._path, self.inode)
 
     @property
     def missing(self) -> bool:
@@ -77,7 +78,7 @@ class LogIndex:
         """Remove it, where it is still the same: nobody commits through it any more."""
         if not self.lost():
             with contextlib.suppress(OSError):
-                os.unlink(self._path)  # noqa: PTH108 - as in `_inode`
+                os.unlink(self._path)  # noqa: PTH108 - as in `inode_of`
 
     def guard(self) -> bool:
         """Let a commit go ahead; SQLite asks before each, with the write lock held.
@@ -132,7 +133,7 @@ def with_its_log(
             if openers.other_file_here(archive, file, before):
                 raise replaced(archive)
             holder = None if all(before) else openers.holder(archive, saved.inode if saved is not None else 0)
-            stranger = openers.stranger(archive)
+            stranger = openers.stranger(archive, file, before)
             opened = _connect(archive, before, file, connect) if holder is stranger is None else None
         if opened is not None:
             return opened
@@ -202,18 +203,9 @@ def _locked(descriptor: int) -> bool:
     return True
 
 
-def _inode(path: str, unknown: int = 0) -> int:
-    try:
-        return os.stat(path).st_ino  # noqa: PTH116 - on the path of every commit
-    except FileNotFoundError:
-        return 0
-    except OSError:
-        return unknown
-
-
 def _inodes(archive: Path) -> tuple[int, int]:
     """Return what identifies log and index, 0 for one that is not there."""
-    return _inode(f"{archive}-wal"), _inode(f"{archive}-shm")
+    return inode_of(f"{archive}-wal"), inode_of(f"{archive}-shm")
 
 
 def _same_log(before: tuple[int, int], after: tuple[int, int]) -> bool:

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 import apsw
 
-__all__ = ["Identity", "holder", "identity", "note", "opened_here", "other_file_here", "stranger"]
+__all__ = ["Identity", "holder", "identity", "inode_of", "note", "opened_here", "other_file_here", "stranger"]
 
 _LOCKS: Final = Path("/proc/locks")
 _INDEX_LOCK: Final = b" 128 128"
@@ -54,9 +54,26 @@ def identity(file: Path | str) -> Identity | None:
     return None
 
 
+def inode_of(path: str, unknown: int = 0) -> int:
+    """Return a file's inode; 0 where there is none, and `unknown` where nobody can tell."""
+    try:
+        return os.stat(path).st_ino  # noqa: PTH116 - on the path of every commit
+    except FileNotFoundError:
+        return 0
+    except OSError:
+        return unknown
+
+
 def note(connection: apsw.Connection, archive: Path, file: Identity, inodes: tuple[int, int]) -> None:
-    """Note which files a connection of this process has open: the archive, its log, and the log's index."""
-    _files[connection] = _Files(os.path.realpath(archive), file, *inodes)
+    """Note which files a connection of this process has open.
+
+    Args:
+        connection: The connection.
+        archive: The real path of the archive.
+        file: What identifies it.
+        inodes: Of the log and its index.
+    """
+    _files[connection] = _Files(str(archive), file, *inodes)
 
 
 def _opened_here(unknown: str) -> Iterator[tuple[apsw.Connection, str]]:
@@ -86,11 +103,11 @@ def other_file_here(archive: Path, file: Identity | None, inodes: tuple[int, int
     SQLite shares the index by the archive's file, and finds log and index by its name.
 
     Args:
-        archive: The archive.
+        archive: The real path of the archive.
         file: What identifies the file that has the name now; None: none has.
         inodes: Of what has the names of log and index now, 0 for one that is not there.
     """
-    name = os.path.realpath(archive)
+    name = str(archive)
     for connection, _ in _opened_here(name):
         if (known := _files.get(connection)) is None:
             continue
@@ -156,31 +173,26 @@ def holder(archive: Path, saved: int) -> int | None:
     return next((process for process in found if process in with_a_log and process not in harmless), None)
 
 
-def stranger(archive: Path) -> int | None:
+def stranger(archive: Path, file: Identity | None, inodes: tuple[int, int]) -> int | None:
     """Return another process that uses log or index for another file than the archive; None as with `holder`.
 
     Args:
         archive: The archive.
+        file: As with `other_file_here`.
+        inodes: Likewise.
     """
-    file, log, index = (_inode(each) for each in (archive, Path(f"{archive}-wal"), Path(f"{archive}-shm")))
+    inode, (log, index) = file[1] if file is not None else 0, inodes
     if not log and not index:
         return None
     suspects, harmless = set[int](), {os.getpid()}
-    for lock in _locks(file, index):
-        if lock.inode == file:
+    for lock in _locks(inode, index):
+        if lock.inode == inode:
             harmless.add(lock.process)
         elif lock.is_of_an_index and lock.inode == (index or lock.inode):
             suspects.add(lock.process)
     used = Path(f"{archive}{'-shm' if index else '-wal'}")
     # A process that read the archive by other means than SQLite has lost its locks of it: what it has open decides.
     return next((each for each in suspects - harmless if _has_open(each, used) and not _has_open(each, archive)), None)
-
-
-def _inode(file: Path) -> int:
-    try:
-        return file.stat().st_ino
-    except OSError:
-        return 0
 
 
 def _has_open(process: int, file: Path) -> bool:

@@ -85,17 +85,16 @@ def verify(
     with archive_errors(file):
         if not file.exists():
             raise ArchiveError(f"there is no archive at {file}", "give --archive or set OTEL_AUDIT_ARCHIVE")
-        reader = connect_to_read(file).connection
-    with archive_errors(file), contextlib.closing(reader) as connection:
-        prepare(connection)
-        if not is_archive(connection):
-            raise ArchiveError(f"{file} is no audit archive", "give the path of an archive made by otel_audit")
-        work = inline(connection, keep, noted.producers)
-        if jobs > 1:
-            work = shared(file, jobs, keep, noted.producers)
-        return verify_connection(
-            connection, str(file), since=since, noted=noted, work=work, progress=progress, keep=keep
-        )
+        with contextlib.closing(connect_to_read(file).connection) as connection:
+            prepare(connection)
+            if not is_archive(connection):
+                raise ArchiveError(f"{file} is no audit archive", "give the path of an archive made by otel_audit")
+            work = inline(connection, keep, noted.producers)
+            if jobs > 1:
+                work = shared(file, jobs, keep, noted.producers)
+            return verify_connection(
+                connection, str(file), since=since, noted=noted, work=work, progress=progress, keep=keep
+            )
 
 
 def verify_connection(
