@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,6 +21,20 @@ from otel_audit.errors import ArchiveError, AuditError, IntegrityError
 from tests.archive_material import assert_sound, connect, provider_at, record, run_python, written
 
 
+@contextlib.contextmanager
+def exchanged(path: Path, other: Path | None) -> Iterator[None]:
+    """Put a copy of another file, or none, in the archive's place, and the original back afterwards."""
+    original = path.with_name("original")
+    path.rename(original)
+    if other is not None:
+        shutil.copy(other, path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        original.rename(path)
+
+
 @pytest.mark.parametrize("what", ["removed", "replaced by another", "replaced by a copy", "replaced by an older copy"])
 def test_a_file_that_was_exchanged_is_noticed_at_once(what: str, archive_path: Path, tmp_path: Path) -> None:
     """Recording raises until the original is back, and neither writes to nor makes another file."""
@@ -30,24 +44,18 @@ def test_a_file_that_was_exchanged_is_noticed_at_once(what: str, archive_path: P
     written(other, 50)
     provider = provider_at(archive_path)
     receipts = record(provider, 2)
-    original = archive_path.with_name("original")
     with contextlib.closing(connect(archive_path)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     copy = tmp_path / "copy.db"
     shutil.copy(archive_path, copy)
-    archive_path.rename(original)
     replacement = {"another": other, "copy": copy, "older copy": older}.get(what.partition("by a")[2].lstrip("n "))
-    if replacement is not None:
-        shutil.copy(replacement, archive_path)
-    before = archive_path.read_bytes() if replacement is not None else None
-    for _ in range(2):
-        with pytest.raises(IntegrityError, match=r"removed or replaced|removed while"):
-            record(provider)
-    assert archive_path.exists() == (replacement is not None)
-    if before is not None:
-        assert archive_path.read_bytes() == before
-        archive_path.unlink()
-    original.rename(archive_path)
+    with exchanged(archive_path, replacement):
+        for _ in range(2):
+            with pytest.raises(IntegrityError, match=r"removed or replaced|removed while"):
+                record(provider)
+        assert archive_path.exists() == (replacement is not None)
+        if replacement is not None:
+            assert archive_path.read_bytes() == replacement.read_bytes()
     receipts += record(provider, 2)
     assert provider.shutdown()
     assert_sound(archive_path, receipts, records=7)
@@ -73,24 +81,21 @@ def test_nobody_opens_what_is_not_the_file_in_use(
 ) -> None:
     """The log beside it belongs to the original: another file is not read by it, and nothing is written to that."""
     written(archive_path)
-    older, original = tmp_path / "older.db", archive_path.with_name("original")
+    older = tmp_path / "older.db"
     shutil.copy(archive_path, older)
     with provider_at(archive_path) as provider:
         receipts = record(provider, 40)
-        archive_path.rename(original)
-        if exchange == "replaced":
-            shutil.copy(older, archive_path)
-        with pytest.raises(AuditError, match=r"was removed or replaced while it was in use|there is no archive"):
-            use(archive_path)
-        # Neither does another process, which names this one.
-        said = complaint(use, archive_path)
-        assert "removed or replaced" in said or "there is no archive" in said
-        if exchange == "replaced":
-            assert f"was removed or replaced while process {os.getpid()} had it open" in said
-            assert archive_path.read_bytes() == older.read_bytes()
-            archive_path.unlink()
-        assert not archive_path.exists()
-        original.rename(archive_path)
+        with exchanged(archive_path, older if exchange == "replaced" else None):
+            with pytest.raises(AuditError, match=r"was removed or replaced while it was in use|there is no archive"):
+                use(archive_path)
+            # Neither does another process, which names this one.
+            said = complaint(use, archive_path)
+            assert "removed or replaced" in said or "there is no archive" in said
+            if exchange == "replaced":
+                assert f"was removed or replaced while process {os.getpid()} had it open" in said
+                assert archive_path.read_bytes() == older.read_bytes()
+            else:
+                assert not archive_path.exists()
         receipts += record(provider, 2)
     assert_sound(archive_path, receipts, records=45)
 
@@ -122,16 +127,13 @@ def test_the_log_stays_with_the_original(exchange: str, log: str, archive_path: 
 def test_log_without_an_index(archive_path: Path, tmp_path: Path) -> None:
     """Where the index was removed as well, the log alone tells that another process uses it for the original."""
     written(archive_path)
-    copy, original = tmp_path / "copy.db", archive_path.with_name("original")
+    copy = tmp_path / "copy.db"
     shutil.copy(archive_path, copy)
     with provider_at(archive_path) as provider:
         receipts = record(provider, 40)
-        archive_path.rename(original)
-        copy.rename(archive_path)
-        archive_path.with_name("audit.db-shm").unlink()
-        assert f"while process {os.getpid()} had it open" in complaint(open_and_look, archive_path)
-        archive_path.unlink()
-        original.rename(archive_path)
+        with exchanged(archive_path, copy):
+            archive_path.with_name("audit.db-shm").unlink()
+            assert f"while process {os.getpid()} had it open" in complaint(open_and_look, archive_path)
         receipts += record(provider)
     assert_sound(archive_path, receipts, records=44)
 
@@ -139,20 +141,17 @@ def test_log_without_an_index(archive_path: Path, tmp_path: Path) -> None:
 def test_a_link_to_another_file(archive_path: Path, tmp_path: Path) -> None:
     """Readers may reach an archive by a link to it: what is at its end counts."""
     written(archive_path)
-    copy, original, link = tmp_path / "copy.db", archive_path.with_name("original"), tmp_path / "link.db"
+    copy, link = tmp_path / "copy.db", tmp_path / "link.db"
     shutil.copy(archive_path, copy)
     link.symlink_to(archive_path)
     with provider_at(archive_path) as provider:
         receipts = record(provider, 40)
         assert complaint(open_and_look, link) == ""
-        archive_path.rename(original)
-        copy.rename(archive_path)
-        for use in (open_and_look, verify_it):
-            with pytest.raises(IntegrityError, match="removed or replaced"):
-                use(link)
-            assert f"while process {os.getpid()} had it open" in complaint(use, link)
-        archive_path.unlink()
-        original.rename(archive_path)
+        with exchanged(archive_path, copy):
+            for use in (open_and_look, verify_it):
+                with pytest.raises(IntegrityError, match="removed or replaced"):
+                    use(link)
+                assert f"while process {os.getpid()} had it open" in complaint(use, link)
     assert_sound(archive_path, receipts, records=43)
 
 

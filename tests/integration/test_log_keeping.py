@@ -6,17 +6,13 @@ import threading
 from contextlib import closing
 from pathlib import Path
 
+import apsw
 import pytest
 
 from otel_audit.archive import logkeeping
 from otel_audit.archive.logkeeping import LogKeeping
 from otel_audit.provider import AuditProvider
-from tests.archive_material import assert_sound, connect, provider_at
-
-
-def record(provider: AuditProvider) -> None:
-    for number in range(3):
-        provider.get_logger("m").audit("any", user=f"user-{number}")
+from tests.archive_material import assert_sound, connect, provider_at, record
 
 
 class Never(LogKeeping):
@@ -24,6 +20,20 @@ class Never(LogKeeping):
 
     def run(self, *, idle: bool = False) -> None:
         pass
+
+
+def outgrown(provider: AuditProvider, reader: apsw.Connection) -> LogKeeping:
+    """Let the log outgrow its limit beside a reader's transaction, and return what would have looked after it."""
+    record(provider, 3)
+    database = provider.writer._database
+    keeping, provider.writer._log_keeping = provider.writer._log_keeping, Never(database)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM record").fetchall()
+    for _ in range(200):
+        provider.get_logger("m").audit("any", message="x" * 10_000)
+    database._log_checked = 0.0
+    record(provider, 3)
+    return keeping
 
 
 @pytest.mark.parametrize("kept", [True, False])
@@ -36,23 +46,15 @@ def test_the_log_is_begun_anew_beside_readers(kept: bool, archive_path: Path, mo
         return int.from_bytes(log.read_bytes()[12:16], "big")
 
     with provider_at(archive_path) as provider, closing(connect(archive_path)) as reader:
-        record(provider)
-        database = provider.writer._database
-        keeping, provider.writer._log_keeping = provider.writer._log_keeping, Never(database)
-        reader.execute("BEGIN")
-        reader.execute("SELECT count(*) FROM record").fetchall()
-        for _ in range(200):
-            provider.get_logger("m").audit("any", message="x" * 10_000)
-        database._log_checked = 0.0
-        record(provider)
-        assert database.log_size > 2**20
+        keeping = outgrown(provider, reader)
+        assert provider.writer._database.log_size > 2**20
         before = times_begun()
         over = threading.Timer(0.05, reader.execute, ["COMMIT"])
         over.start()
         if kept:
             keeping.run()
         over.join()
-        record(provider)
+        record(provider, 3)
         assert times_begun() == before + kept
     assert_sound(archive_path, records=209)
 
@@ -61,15 +63,7 @@ def test_a_reader_that_stays(archive_path: Path, monkeypatch: pytest.MonkeyPatch
     """Where a reader keeps its transaction, each attempt to begin the log anew takes twice as long to come."""
     monkeypatch.setattr(logkeeping, "LOG_LIMIT", 2**20)
     with provider_at(archive_path) as provider, closing(connect(archive_path)) as reader:
-        record(provider)
-        database = provider.writer._database
-        keeping, provider.writer._log_keeping = provider.writer._log_keeping, Never(database)
-        reader.execute("BEGIN")
-        reader.execute("SELECT count(*) FROM record").fetchall()
-        for _ in range(200):
-            provider.get_logger("m").audit("any", message="x" * 10_000)
-        database._log_checked = 0.0
-        record(provider)
+        keeping = outgrown(provider, reader)
         pauses = []
         for _ in range(12):
             keeping._next = 0.0
