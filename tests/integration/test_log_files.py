@@ -24,9 +24,8 @@ from otel_audit.archive.logindex import LogIndexLostError
 from otel_audit.archive.query import open_archive
 from otel_audit.archive.space import lay_by
 from otel_audit.errors import ArchiveError
-from otel_audit.provider import AuditProvider
 from otel_audit.testing import Collector
-from tests.archive_material import assert_delivered, assert_sound, connect, forked, provider_at, wait_until
+from tests.archive_material import assert_delivered, assert_sound, connect, forked, provider_at, record, wait_until
 from tests.faults.injection import needs_root, small_tmpfs
 
 REMOVED = [("-shm",), ("-wal",), ("-wal", "-shm")]
@@ -35,11 +34,6 @@ REMOVED = [("-shm",), ("-wal",), ("-wal", "-shm")]
 def remove(path: Path, *suffixes: str) -> None:
     for suffix in suffixes:
         path.with_name(f"{path.name}{suffix}").unlink(missing_ok=True)
-
-
-def record(provider: AuditProvider, count: int = 3) -> None:
-    for number in range(count):
-        provider.get_logger("m").audit("any", user=f"user-{number}")
 
 
 @pytest.mark.parametrize("suffixes", REMOVED)
@@ -51,12 +45,12 @@ def test_all_goes_on(suffixes: tuple[str, ...], archive_path: Path) -> None:
         open_archive(archive_path) as reader,
     ):
         for number in range(1, 5):
-            record(provider)
+            record(provider, 3)
             assert reader.status().sequence == 3 * number
             remove(archive_path, *suffixes)
         # Also where a reader is the first to notice.
         assert reader.status().sequence == 12
-        record(provider)
+        record(provider, 3)
         assert reader.status().sequence == 15
         assert provider.force_flush(20)
         assert_sound(archive_path, records=15)
@@ -118,16 +112,16 @@ class Other:
 def test_several_processes(suffixes: tuple[str, ...], archive_path: Path) -> None:
     """Processes that have the archive open, and one that opens it when all others are idle, go on in one archive."""
     with provider_at(archive_path) as provider, Other(archive_path) as second:
-        record(provider)
+        record(provider, 3)
         assert second.record() == 4
         remove(archive_path, *suffixes)
         assert second.record() == 5
-        record(provider)
+        record(provider, 3)
         assert second.record() == 9
         remove(archive_path, *suffixes)
         with Other(archive_path) as third:
             assert third.record() == 10
-            record(provider)
+            record(provider, 3)
             assert (second.record(), third.record()) == (14, 15)
     assert_sound(archive_path, records=15)
 
@@ -141,7 +135,7 @@ def change_without_index(path: Path) -> None:
 def test_a_commit_under_way_is_taken_back(archive_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A commit whose index is removed before it ends is made anew, once, through the present one."""
     with provider_at(archive_path) as provider:
-        record(provider)
+        record(provider, 3)
         attempts: list[int] = []
 
         def hashing(*given: bytes) -> bytes:
@@ -156,19 +150,19 @@ def test_a_commit_under_way_is_taken_back(archive_path: Path, monkeypatch: pytes
         # Another transaction, such as that of a cursor, is refused with the reason.
         with pytest.raises(LogIndexLostError, match="-shm was removed while the archive was in use"):
             change_without_index(archive_path)
-        record(provider)
+        record(provider, 3)
     assert_sound(archive_path, records=7)
 
 
 def test_what_else_this_process_has_open(archive_path: Path) -> None:
     """A connection of this process that nobody can close keeps it from opening the archive anew, and that is said."""
     with provider_at(archive_path, block_timeout=0.2) as provider:
-        record(provider)
+        record(provider, 3)
         with closing(connect_to_read(archive_path).connection):
             remove(archive_path, "-shm")
             with pytest.raises(ArchiveError, match=r"this process still reads the archive by it|no commit within"):
-                record(provider)
-        record(provider)
+                record(provider, 3)
+        record(provider, 3)
     assert_sound(archive_path, records=6)
 
 
@@ -183,7 +177,7 @@ def test_nobody_is_there_to_save_the_log(archive_path: Path, monkeypatch: pytest
         with pytest.raises(ArchiveError, match=said), open_archive(archive_path):
             pass
         with pytest.raises(ArchiveError, match=said), provider_at(archive_path, block_timeout=0.2) as provider:
-            record(provider)
+            record(provider, 3)
         assert not archive_path.with_name("audit.db-wal").exists()
         other.resume()
         assert other.record() == 2
@@ -193,7 +187,7 @@ def test_nobody_is_there_to_save_the_log(archive_path: Path, monkeypatch: pytest
 def test_where_the_kernel_does_not_tell(archive_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the kernel's table of locks, or where it has other words, an archive is opened as ever."""
     with provider_at(archive_path) as provider:
-        record(provider)
+        record(provider, 3)
     odd = "1: POSIX ADVISORY READ x fe:00:1 128 128\n2: POSIX ADVISORY READ 1 none 128 128\n"
     for content in (None, "", "nonsense\n1: POSIX\n", "\xff", odd):
         table = tmp_path / "locks"
@@ -201,14 +195,14 @@ def test_where_the_kernel_does_not_tell(archive_path: Path, tmp_path: Path, monk
             table.write_text(content, "latin-1")
         monkeypatch.setattr(openers, "_LOCKS", table)
         with provider_at(archive_path) as provider:
-            record(provider)
+            record(provider, 3)
     assert_sound(archive_path, records=18)
 
 
 def test_a_disk_that_tells_nothing(archive_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a disk that failed does not say whether the index is there, the thread that looks after it lives on."""
     with provider_at(archive_path) as provider:
-        record(provider)
+        record(provider, 3)
         thread = provider.writer._thread
         assert thread is not None
 
@@ -219,10 +213,10 @@ def test_a_disk_that_tells_nothing(archive_path: Path, monkeypatch: pytest.Monke
 
         real = os.stat
         monkeypatch.setattr(os, "stat", failing)
-        record(provider)
+        record(provider, 3)
         provider.writer._log_keeping.run(idle=True)
         monkeypatch.undo()
-        record(provider)
+        record(provider, 3)
         assert thread.is_alive()
     assert_sound(archive_path, records=9)
 
@@ -232,7 +226,7 @@ def test_a_disk_that_tells_nothing(archive_path: Path, monkeypatch: pytest.Monke
 def test_the_end_follows_at_once(end: str, suffixes: tuple[str, ...], archive_path: Path) -> None:
     """Where the process ends, or forks, before it has noticed, what the removed log holds is saved all the same."""
     provider = provider_at(archive_path)
-    record(provider)
+    record(provider, 3)
     remove(archive_path, *suffixes)
     if end == "fork":
         forked(lambda: None)
@@ -260,21 +254,21 @@ class Idle(Other):
 def test_an_idle_reader_holds_up_nobody(suffixes: tuple[str, ...], archive_path: Path) -> None:
     """Who records does not wait for another process that merely has the archive open, also in a transaction."""
     with provider_at(archive_path, block_timeout=5.0) as provider:
-        record(provider)
+        record(provider, 3)
         with Idle(archive_path) as reader:
             assert reader.record() == 3
             remove(archive_path, *suffixes)
             began = time.monotonic()
-            record(provider)
+            record(provider, 3)
             assert time.monotonic() - began < 5.0
-        record(provider)
+        record(provider, 3)
     assert_sound(archive_path, records=9)
 
 
 def test_a_copy_without_a_log(archive_path: Path, tmp_path: Path) -> None:
     """A copy that SQLite made has no log: nobody is waited for because of that."""
     with provider_at(archive_path) as provider:
-        record(provider)
+        record(provider, 3)
     copy = tmp_path / "copy.db"
     with closing(connect(archive_path)) as connection:
         connection.execute("VACUUM INTO ?", (str(copy),))
@@ -289,12 +283,12 @@ def test_a_copy_without_a_log(archive_path: Path, tmp_path: Path) -> None:
 def test_another_name_of_the_directory(archive_path: Path, tmp_path: Path) -> None:
     """An archive that one process opened by two names, of which one leads through a link, is one archive."""
     with provider_at(archive_path, block_timeout=5.0) as provider:
-        record(provider)
+        record(provider, 3)
         (tmp_path / "link").symlink_to(archive_path.parent)
         with open_archive(tmp_path / "link" / archive_path.name) as reader:
             assert reader.status().sequence == 3
             remove(archive_path, "-shm")
-            record(provider)
+            record(provider, 3)
             assert reader.status().sequence == 6
     assert_sound(archive_path, records=6)
 
@@ -334,5 +328,5 @@ def test_a_full_disk(tmp_path: Path) -> None:
                 while True:
                     ballast.write(bytes(4_096))
             remove(path, "-wal", "-shm")
-            record(provider)
+            record(provider, 3)
         assert_sound(path, records=63)
